@@ -361,7 +361,7 @@ class Lists(NamedTuple):
     user: [Q] int32   time: [Q] int64, of its first event   history: [Q, 2] int64, span of Dataset.history
     start: [Q + 1] int64   item: [N] int32   event: [N] int64, row of the corpus' events
     labels: {name: [N] float32, NaN = not observed}   weights: [N] float32
-    context_ids: [N, C'] int32   context: [N, F'] float32
+    context_ids: [N, C'] int32   context: [N, F'] float32   split: 0 train, 1 valid, 2 test
     """
 
     user: np.ndarray
@@ -374,6 +374,7 @@ class Lists(NamedTuple):
     weights: np.ndarray
     context_ids: np.ndarray
     context: np.ndarray
+    split: int = 0
 
 
 class Dataset(NamedTuple):

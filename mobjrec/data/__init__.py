@@ -1,0 +1,1 @@
+"""From a corpus of columns to packed batches of ranked lists."""

