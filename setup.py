@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: `configs/` stands beside the package and is installed inside it, as `mobjrec.configs`."""
+"""What pyproject.toml cannot say: `configs/`, beside the package here, is installed inside it as `mobjrec.configs`."""
 
 from setuptools import find_packages, setup
 

@@ -21,6 +21,8 @@ SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 def pytest_configure(config: pytest.Config) -> None:
     import jax
 
+    if not hasattr(config, "cache"):
+        return
     # Most of a test's time is compiling; the same programs come back in every run.
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
