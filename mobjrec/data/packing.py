@@ -27,27 +27,34 @@ def pack(lengths: np.ndarray, row_length: int) -> Packing:
         raise ValueError(f"a text of {lengths.max()} tokens does not fit a row of {row_length}, or one is empty")
     row, slot, offset = (np.zeros(len(lengths), np.int64) for _ in range(3))
     open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]  # by the room left
+    rooms = 0  # bit r is set where open_rows[r] has a row
     used: list[int] = []
     counts: list[int] = []
     for text in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[text])
-        room = next((r for r in range(length, row_length + 1) if open_rows[r]), None)
-        if room is None:
+        fitting = rooms >> length << length
+        room = (fitting & -fitting).bit_length() - 1
+        if room < 0:
             where = len(used)
             used.append(0)
             counts.append(0)
             room = row_length
         else:
             where = open_rows[room].pop()
+            rooms ^= (not open_rows[room]) << room
         row[text], slot[text], offset[text] = where, counts[where], used[where]
         used[where] += length
         counts[where] += 1
         open_rows[room - length].append(where)
+        rooms |= 1 << (room - length)
     return Packing(row, slot, offset, len(used), max(counts, default=0))
 
 
 def lay(tokens: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, slots: int, row_length: int) -> Texts:
-    """The packed rows. tokens [sum of lengths]: the texts one after the other. ValueError where rows or slots are too few."""
+    """The packed rows. tokens [sum of lengths]: the texts one after the other.
+
+    ValueError where rows or slots are too few.
+    """
     if packing.rows > rows or packing.slots > slots:
         raise ValueError(f"{packing.rows} rows of up to {packing.slots} texts do not fit {rows} x {slots}")
     total = int(lengths.sum())

@@ -43,7 +43,7 @@ def by_time(valid: float = 0.1, test: float = 0.1) -> Split:
 
 
 def last_out(valid: int = 1, test: int = 1) -> Split:
-    """Each user's last units are test, those before them valid; a user with fewer than valid + test + 1 stays in train."""
+    """Each user's last units are test, those before them valid; with fewer than valid + test + 1 all are for training."""
     if valid < 0 or test < 0:
         raise UserError(f"lists.split: valid is {valid} and test {test}; both must be 0 or more units")
 
@@ -57,7 +57,7 @@ def last_out(valid: int = 1, test: int = 1) -> Split:
 
 
 def last_share(valid: float = 0.1, test: float = 0.2) -> Split:
-    """Each user's first floor((1 - test) n) units are for training, of which the last `valid` share is held out; the rest test."""
+    """Each user's first floor((1 - test) n) units are for training, the last `valid` share of them held out; the rest test."""
     _check(valid, test)
 
     def split(user: np.ndarray, time: np.ndarray, given: np.ndarray | None) -> np.ndarray:
@@ -103,4 +103,6 @@ def _rank_in_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _check(valid: float, test: float) -> None:
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise UserError(f"lists.split: valid is {valid} and test {test}; both must be in [0, 1) and leave a share for training")
+        raise UserError(
+            f"lists.split: valid is {valid} and test {test}; both must be in [0, 1) and leave a share for training"
+        )

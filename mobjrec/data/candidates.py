@@ -1,0 +1,140 @@
+"""Which items a list ranks. A set shared by all lists of a batch is scored once, never gathered per list."""
+
+from typing import Literal
+
+import numpy as np
+
+from mobjrec.errors import UserError
+from mobjrec.types import Candidates, Dataset, Drawn, Lists
+
+__all__ = ["as_logged", "catalogue", "in_batch", "uniform"]
+
+
+def as_logged(size: int | None = None) -> Candidates:
+    """The items that were shown. Lists longer than `size` are sampled down to it, anew at each draw."""
+    if size is not None and size < 1:
+        raise UserError(f"candidates.size is {size}; it must be at least 1")
+
+    def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
+        return _padded(lists, logged(lists, rows, size or longest(lists), random))
+
+    return draw
+
+
+def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
+    """The list's own items and, for each list, `negatives` others drawn uniformly from the catalogue.
+
+    A drawn item that the user met in this or an earlier split, or that stands in the list already, is masked.
+    """
+    if negatives < 1:
+        raise UserError(f"candidates.negatives is {negatives}; it must be at least 1")
+
+    def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
+        own = _padded(lists, logged(lists, rows, size or longest(lists), random))
+        catalogue = len(dataset.items.id)
+        item = random.integers(0, catalogue, (len(rows), negatives), dtype=np.int32)
+        twice = np.zeros_like(item, bool)
+        by_item = np.argsort(item, 1, kind="stable")
+        ordered = np.take_along_axis(item, by_item, 1)
+        np.put_along_axis(twice, by_item[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        kept = (rows >= 0)[:, None] & ~twice & ~_met(dataset, lists, rows, item, lists.split)
+        return Drawn(
+            item=np.concatenate([own.item, np.where(kept, item, -1)], 1),
+            row=np.concatenate([own.row, np.full(item.shape, -1)], 1),
+            where=np.concatenate([own.where, kept], 1),
+            weights=np.ones((len(rows), own.item.shape[1] + negatives), np.float32),
+            log_q=np.concatenate([own.log_q, np.full(item.shape, -np.log(catalogue), np.float32)], 1),
+        )
+
+    return draw
+
+
+def in_batch(negatives: int = 0, size: int | None = None) -> Candidates:
+    """One set for all lists: the items of all of them, each once, and `negatives` more drawn uniformly.
+
+    For a list, items of others that its user met in this or an earlier split are masked: they are false negatives.
+    log_q is the log of an item's share of training events, for the logQ correction.
+    """
+
+    def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
+        catalogue = len(dataset.items.id)
+        counts = np.bincount(dataset.train.item, minlength=catalogue) + 1.0
+        share = np.log(counts / counts.sum())
+        own = logged(lists, rows, size or longest(lists), random)
+        found = lists.item[own[own >= 0]]
+        distinct = np.unique(np.concatenate([found, random.integers(0, catalogue, negatives, dtype=np.int32)]))
+        item = np.full(own.size + negatives, -1, np.int32)
+        item[: len(distinct)] = distinct
+        log_q = np.where(item >= 0, share[item], 0.0).astype(np.float32)
+        return _shared(dataset, lists, rows, own, item, log_q, lists.split)
+
+    return draw
+
+
+def catalogue(exclude: Literal["earlier", "train", "none"] = "earlier") -> Candidates:
+    """Every item, one set for all lists.
+
+    exclude: "earlier" masks what the user met in an earlier split (in training: in the user's other lists); "train"
+    masks training's items only; "none" masks nothing.
+    """
+
+    def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
+        item = np.arange(len(dataset.items.id), dtype=np.int32)
+        own = logged(lists, rows, longest(lists), random)
+        until = {"earlier": max(lists.split - 1, 0), "train": 0, "none": -1}[exclude]
+        return _shared(dataset, lists, rows, own, item, np.zeros(len(item), np.float32), until)
+
+    return draw
+
+
+def longest(lists: Lists) -> int:
+    """The most items in a list of this split; the fixed width L of its batches."""
+    return int(np.diff(lists.start).max(initial=1))
+
+
+def logged(lists: Lists, rows: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """[B, size] rows of `lists` that these lists hold, in their order, -1 for padding; longer lists sampled down."""
+    start = lists.start[rows]
+    count = np.where(rows >= 0, lists.start[rows + 1] - start, 0)
+    place = np.broadcast_to(np.arange(size), (len(rows), size)).copy()
+    for long in np.flatnonzero(count > size):
+        place[long] = np.sort(random.choice(count[long], size, replace=False))
+    return np.where(place < count[:, None], start[:, None] + place, -1)
+
+
+def _padded(lists: Lists, own: np.ndarray) -> Drawn:
+    where = own >= 0
+    item = np.where(where, lists.item[own], -1).astype(np.int32)
+    weights = np.where(where, lists.weights[own], 0.0).astype(np.float32)
+    return Drawn(item, own, where, weights, np.zeros(own.shape, np.float32))
+
+
+def _shared(
+    dataset, lists: Lists, rows: np.ndarray, own: np.ndarray, item: np.ndarray, log_q: np.ndarray, until: int
+) -> Drawn:
+    """The candidate set `item` [L], ascending but for padding, for all lists; the lists' own rows are found in it."""
+    row = np.full((len(rows), len(item)), -1)
+    real = int((item >= 0).sum())
+    who, place = np.nonzero(own >= 0)
+    row[who, np.searchsorted(item[:real], lists.item[own[who, place]])] = own[who, place]
+    where = (rows >= 0)[:, None] & (item >= 0)[None, :]
+    if until >= 0:
+        where = where & ~_met(dataset, lists, rows, np.broadcast_to(item, where.shape), until)
+    where = where | (row >= 0)
+    weights = np.where(row >= 0, lists.weights[row], 1.0).astype(np.float32)
+    return Drawn(item[None], row, where, weights, log_q[None])
+
+
+def _met(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int) -> np.ndarray:
+    """[B, L] whether the list's user met the item in a split up to `until`."""
+    start, seen, split = dataset.seen
+    met = np.zeros(item.shape, bool)
+    for line, row in enumerate(rows):
+        if row < 0:
+            continue
+        user = lists.user[row]
+        span = slice(start[user], start[user + 1])
+        mine = seen[span][split[span] <= until]
+        if len(mine):
+            met[line] = mine[np.minimum(np.searchsorted(mine, item[line]), len(mine) - 1)] == item[line]
+    return met

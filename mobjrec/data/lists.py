@@ -1,0 +1,155 @@
+"""Corpus and labels -> ranked lists in three splits, each with its user's history strictly before it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mobjrec.data.columns import side
+from mobjrec.data.splits import Split
+from mobjrec.errors import UserError
+from mobjrec.types import Corpus, Dataset, Input, Labels, LabelSpec, Lists, Table
+
+# Composite keys (user, time) and (user, item) are one int64 each: times span less than 2^33 s, items are fewer.
+_WIDE = np.int64(1) << 33
+
+
+def build(
+    corpus: Corpus,
+    labels: Mapping[str, Labels],
+    split: Split,
+    *,
+    history: str,
+    last: int = 50,
+    window: int = 1,
+    context_ids: tuple[str, ...] = (),
+    context_numbers: tuple[str, ...] = (),
+) -> Dataset:
+    """The dataset of a corpus.
+
+    Events of one impression form one list; without impressions, `window` consecutive events of a user within a split do
+    (0: all of them), sharing the history of the first. history: label whose positive events are remembered, at most the
+    `last` newest, strictly before the list's time and from no later split. UserError where a split has no list.
+    """
+    events = corpus.events
+    if history and history not in labels:
+        raise UserError(f"lists.history.of: no label {history}; labels are {', '.join(labels)}")
+    order = np.lexsort((events.item, events.position, events.list, events.time, events.user))
+    user, item, time = (np.asarray(a)[order] for a in (events.user, events.item, events.time))
+    values = {name: label.value[order] for name, label in labels.items()}
+    impression = np.asarray(events.list)[order]
+    parts = _split(split, user, time, impression, None if events.split is None else events.split[order])
+    lists_of = _group(user, parts, impression, window)
+    positive = values[history] > 0 if history else np.zeros(len(user), bool)
+    elapsed = time - (time.min() if len(time) else 0)
+    remembered = _remember(user.astype(np.int64), item, elapsed, positive, parts)
+    begins = np.cumsum([0] + [len(items) for _, items in remembered])
+
+    spec, ids, numbers = _context(corpus, order, parts == 0, context_ids, context_numbers)
+    splits = []
+    for part in range(3):
+        inside = np.flatnonzero(parts == part)
+        # Events of one impression may lie apart when another shares its second; a stable sort by list joins them.
+        inside = inside[np.argsort(lists_of[inside], kind="stable")]
+        _, first = np.unique(lists_of[inside], return_index=True)
+        head = inside[first]
+        start = np.append(first, len(inside)).astype(np.int64)
+        splits.append(
+            Lists(
+                user=user[head].astype(np.int32),
+                time=time[head],
+                history=begins[part] + _spans(user[head].astype(np.int64), elapsed[head], remembered[part][0], last),
+                start=start,
+                item=item[inside].astype(np.int32),
+                event=order[inside],
+                labels={name: value[inside].astype(np.float32) for name, value in values.items()},
+                weights=np.ones(len(inside), np.float32),
+                context_ids=ids[inside],
+                context=numbers[inside],
+                split=part,
+            )
+        )
+    if not len(splits[0].user):
+        raise UserError(
+            f"no list is left for training: {len(user)} events, split into {np.bincount(parts, minlength=3)}"
+        )
+    return Dataset(
+        corpus.users,
+        corpus.items,
+        *splits,
+        history=np.concatenate([items for _, items in remembered]),
+        seen=_seen(user, item, parts, len(corpus.users.id)),
+        everywhere=frozenset(name for name, label in labels.items() if label.everywhere),
+        context=spec,
+        labels={name: _label(splits[0].labels[name], labels[name].unit) for name in labels},
+    )
+
+
+def _split(split: Split, user: np.ndarray, time: np.ndarray, impression: np.ndarray, given) -> np.ndarray:
+    """Every event's split; all events of an impression share the one of its first event."""
+    logged = impression >= 0
+    unit = np.where(logged, impression, impression.max(initial=-1) + 1 + np.arange(len(user)))
+    _, first, inverse = np.unique(unit, return_index=True, return_inverse=True)
+    by_place = np.argsort(first, kind="stable")
+    heads = first[by_place]
+    found = np.zeros(len(first), np.int8)
+    found[by_place] = split(user[heads], time[heads], None if given is None else given[heads])
+    return found[inverse]
+
+
+def _group(user: np.ndarray, parts: np.ndarray, impression: np.ndarray, window: int) -> np.ndarray:
+    """A list number per event, ascending with the first event's place."""
+    key = user.astype(np.int64) * 3 + parts
+    by_key = np.argsort(key, kind="stable")
+    _, first, inverse = np.unique(key[by_key], return_index=True, return_inverse=True)
+    rank = np.empty(len(user), np.int64)
+    rank[by_key] = np.arange(len(user)) - first[inverse]
+    place = rank // window if window else np.zeros_like(rank)
+    # Impressions first, then (user, split, place): numbers only need to be distinct before they are ranked.
+    single = np.where(impression >= 0, -1, key * (place.max(initial=0) + 1) + place)
+    _, first, inverse = np.unique(np.stack([impression, single]), axis=1, return_index=True, return_inverse=True)
+    rank_of = np.empty(len(first), np.int64)
+    rank_of[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return rank_of[inverse.reshape(-1)]
+
+
+def _remember(user: np.ndarray, item: np.ndarray, time: np.ndarray, positive: np.ndarray, parts: np.ndarray):
+    """Per split: the remembered events' keys (user, time) and items, from no later split.
+
+    One copy a split keeps a list's history one contiguous span also where splits interleave in time.
+    """
+    kept = [positive & (parts <= part) for part in range(3)]
+    return [(user[k] * _WIDE + time[k], item[k].astype(np.int32)) for k in kept]
+
+
+def _spans(user: np.ndarray, time: np.ndarray, keys: np.ndarray, last: int) -> np.ndarray:
+    """[Q, 2]: the `last` newest of the user's remembered events with a smaller time."""
+    stop = np.searchsorted(keys, user * _WIDE + time, side="left")
+    begin = np.searchsorted(keys, user * _WIDE, side="left")
+    return np.stack([np.maximum(begin, stop - last), stop], 1).astype(np.int64)
+
+
+def _seen(
+    user: np.ndarray, item: np.ndarray, parts: np.ndarray, users: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every user's items, sorted, with the earliest split each was met in."""
+    order = np.lexsort((parts, item, user))
+    key = (user.astype(np.int64) * _WIDE + item)[order]
+    first = np.concatenate([[True], key[1:] != key[:-1]]) if len(key) else np.zeros(0, bool)
+    kept = order[first]
+    start = np.searchsorted(user[kept], np.arange(users + 1))
+    return start.astype(np.int64), item[kept].astype(np.int32), parts[kept]
+
+
+def _context(corpus: Corpus, order: np.ndarray, train: np.ndarray, names: tuple[str, ...], numbers: tuple[str, ...]):
+    """The events' own columns in the order of `order`: spec, ids [E, C'] (0 = not met in training), features [E, F']."""
+    events = corpus.events
+    table = Table(np.zeros(0), {}, events.categories, events.numbers)
+    ids, features, spec = side(table, Input(ids=names, numbers=numbers), "context", train[np.argsort(order)])
+    return spec, ids[order], features[order]
+
+
+def _label(values: np.ndarray, unit: str) -> LabelSpec:
+    known = values[np.isfinite(values)].astype(np.float64)
+    if not len(known):
+        return LabelSpec(unit)
+    return LabelSpec(unit, float(known.mean()), float(known.std()) or 1.0)

@@ -1,0 +1,69 @@
+"""Maps one device's step over the devices: `jax.shard_map` (default) or `jax.pmap`, bit for bit the same."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mobjrec.errors import UserError
+from mobjrec.types import Batch, Tree
+
+
+def make(devices: int | None = None) -> Mesh:
+    """A mesh over the axis `data` of the first `devices` devices, all of them by default."""
+    found = jax.devices()
+    if devices is not None and not 1 <= devices <= len(found):
+        raise UserError(f"parallel.devices is {devices}, but there are {len(found)} {found[0].platform} devices")
+    count = devices or len(found)
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
+
+
+def place(tree: Tree, mesh: Mesh) -> Tree:
+    """The tree copied to all devices, so that the first step does not compile twice."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def mapped(step: Callable, mesh: Mesh, shared: bool, how: Literal["shard_map", "pmap"] = "shard_map") -> Callable:
+    """(state, global batch) -> (state, logs), compiled once per shape; the state is donated.
+
+    shared: the candidate set [1, L] goes to every device whole, everything else is cut along its first axis.
+    """
+    if how == "pmap":
+        devices = list(mesh.devices.flat)
+        return _pmapped(step, devices, shared)
+
+    def call(state: Tree, batch: Batch):
+        specs = jax.tree.map(lambda whole: PartitionSpec() if whole else PartitionSpec("data"), _whole(batch, shared))
+        return jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), specs), out_specs=PartitionSpec())(
+            state, batch
+        )
+
+    return jax.jit(call, donate_argnums=0)
+
+
+def _pmapped(step: Callable, devices: list, shared: bool) -> Callable:
+    functions: dict = {}
+
+    def call(state: Tree, batch: Batch):
+        whole = _whole(batch, shared)
+        folded = jax.tree.map(
+            lambda a, w: a if w else a.reshape(len(devices), a.shape[0] // len(devices), *a.shape[1:]), batch, whole
+        )
+        structure = jax.tree.structure(batch)
+        if structure not in functions:
+            axes = jax.tree.map(lambda w: None if w else 0, whole)
+            functions[structure] = jax.pmap(
+                step, axis_name="data", in_axes=(None, axes), out_axes=None, donate_argnums=0, devices=devices
+            )
+        return functions[structure](state, folded)
+
+    return call
+
+
+def _whole(batch: Batch, shared: bool) -> Batch:
+    """Like the batch: True for arrays that every device gets whole."""
+    cut = jax.tree.map(lambda _: False, batch)
+    if not shared:
+        return cut
+    return cut._replace(items=jax.tree.map(lambda _: True, batch.items), log_q=True)
