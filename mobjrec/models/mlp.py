@@ -1,0 +1,91 @@
+"""A scorer that sees user, item and their interactions through hidden layers."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from mobjrec.models.dropout import dropout as dropped
+from mobjrec.models.heads import linear_heads, read
+from mobjrec.models.tower import Join
+from mobjrec.types import Array, Scorer, Spec
+
+
+def mlp(layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, bias: bool = False) -> Scorer:
+    """Hidden layers over [u, v, u * v, |u - v|, context], shared by all heads, and a linear map per head.
+
+    The first layer is kept apart by what it reads, so the user's part is computed once a list and the item's once an
+    item, a shared item set included. `bias` gives every head a constant of its own: only where all heads are read by
+    losses that a shift of the scores changes; without it a head's offset comes from the hidden layers.
+    ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list.
+    """
+    if not layers:
+        raise ValueError("mlp needs at least one hidden layer, found layers = (); use dot for a scorer without any")
+
+    def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Mlp:
+        return Mlp(width, heads, spec, layers, dropout, bias, rngs=rngs)
+
+    return make
+
+
+class Mlp(nnx.Module):
+    """users [B, S, D] (the first of S), items [B or 1, L, D], context [B, L, F'], context_ids [B, L, C'] -> scores."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: dict[str, int],
+        spec: Spec,
+        layers: tuple[int, ...],
+        rate: float,
+        bias: bool,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.rate = rate
+        self.first = First(width, layers[0], rngs=rngs)
+        self.context = context_join(spec, layers[0], rngs=rngs)
+        pairs = pairwise(layers)
+        self.layers = nnx.List([nnx.Linear(size, out, rngs=rngs) for size, out in pairs])
+        self.heads = linear_heads(layers[-1], heads, bias, rngs=rngs)
+
+    def __call__(
+        self,
+        users: Array,
+        items: Array,
+        context: Array,
+        context_ids: Array,
+        preference: Array | None,
+        keys: Array | None,
+    ) -> dict[str, Array]:
+        x = self.first(users[:, 0], items)
+        if self.context is not None:
+            x = x + self.context(None, context_ids, context)
+        x = dropped(jax.nn.gelu(x), self.rate, keys, 0)
+        for place, layer in enumerate(self.layers):
+            x = dropped(jax.nn.gelu(layer(x)), self.rate, keys, 1 + place)
+        return read(self.heads, x)
+
+
+class First(nnx.Module):
+    """W [u, v, u * v, |u - v|] + b with W kept as four blocks: user [B, D], items [B or 1, L, D] -> [B, L, size]."""
+
+    def __init__(self, width: int, size: int, *, rngs: nnx.Rngs):
+        draw = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
+        whole = draw(rngs.params(), (4 * width, size), jnp.float32)
+        self.user, self.item, self.product, self.distance = (nnx.Param(part) for part in jnp.split(whole, 4))
+        self.bias = nnx.Param(jnp.zeros(size))
+
+    def __call__(self, user: Array, items: Array) -> Array:
+        user = user[:, None]
+        alone = user @ self.user[...] + items @ self.item[...] + self.bias[...]
+        return alone + (user * items) @ self.product[...] + jnp.abs(user - items) @ self.distance[...]
+
+
+def context_join(spec: Spec, width: int, *, rngs: nnx.Rngs) -> Join | None:
+    """The context's columns, all of them, as a sum [B, L, width]; None where there are none."""
+    side = spec.context
+    if not (side.ids or side.numbers):
+        return None
+    return Join(side, tuple(column.name for column in side.ids), side.numbers, 0, width, rngs=rngs)
