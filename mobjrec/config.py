@@ -1,0 +1,346 @@
+"""The experiment as one frozen, typed value: read from YAML with dotted overrides, dumped complete and exact.
+
+A block `{use: NAME, ...}` keeps its settings as plain data; `resolve` checks them against the function they are for.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import ValidationInfo as Info
+from pydantic_core import PydanticCustomError
+
+from mobjrec.errors import UserError
+from mobjrec.overrides import override
+from mobjrec.problems import KeyPath, Problem, found, nearest, report
+from mobjrec.yaml_reader import MAX_DEPTH, file_text, read
+from mobjrec.yaml_writer import written
+
+MAX_KEY = 200
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def frozen(value: Any) -> Any:
+    """Plain data that cannot be changed: read-only mappings and tuples."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: frozen(entry) for key, entry in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(frozen(entry) for entry in value)
+    return value
+
+
+class Block(BaseModel):
+    """A function chosen by name and its settings: `{use: adamw, learning_rate: 3e-4}`.
+
+    use: a short name of the seam's room, or "module:name"   settings: the other keys, plain data, read-only
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(frozen)]] = Field(init=False)
+    use: str = Field(min_length=1)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return MappingProxyType(self.__pydantic_extra__ or {})
+
+    def __deepcopy__(self, memo: Any = None) -> "Block":
+        return self
+
+    def __reduce__(self) -> Any:
+        return Block.model_validate, (plain(self),)
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+LabelName = Annotated[str, Field(pattern=r"^[\w][\w-]*$")]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Frozen = AfterValidator(MappingProxyType)
+
+
+def _one(here: str, value: Any, info: Info, others: Sequence[str]) -> Any:
+    """Exactly one of `here` and `others` is given; silent where another one is wrong already."""
+    if all(name in info.data for name in others):
+        given = [name for name in others if info.data[name] is not None] + ([here] if value is not None else [])
+        if len(given) != 1:
+            names = " or ".join([*others, here])
+            found = " and ".join(given) or "none"
+            raise PydanticCustomError("one_of", f"found {found}; expected exactly one of {names} (null unsets a key)")
+    return value
+
+
+class Every(BaseModel):
+    """How often: each so many epochs, or steps."""
+
+    model_config = STRICT
+    epochs: Positive | None = None
+    steps: Count | None = Field(default=None, validate_default=True)
+
+    @field_validator("steps")
+    @classmethod
+    def _check(cls, value: Any, info: Info) -> Any:
+        return _one("steps", value, info, ("epochs",))
+
+
+class Pace(BaseModel):
+    """How often: each so many minutes, epochs, or steps."""
+
+    model_config = STRICT
+    minutes: Positive | None = None
+    epochs: Positive | None = None
+    steps: Count | None = Field(default=None, validate_default=True)
+
+    @field_validator("steps")
+    @classmethod
+    def _check(cls, value: Any, info: Info) -> Any:
+        return _one("steps", value, info, ("minutes", "epochs"))
+
+
+class History(BaseModel):
+    """Which events are a user's history: those with a positive label `of` ("" = all), the `last` so many of them."""
+
+    model_config = STRICT
+    of: str = ""
+    last: int = Field(default=50, ge=0)
+
+
+class ListsOf(BaseModel):
+    """How events become lists. window: events a list where none is logged, 0 = all of a user's events in a split."""
+
+    model_config = STRICT
+    split: Block
+    history: History = History()
+    window: int = Field(default=1, ge=0)
+
+
+class BatchOf(BaseModel):
+    """Sizes of a global batch: lists, and the longest item and user text in tokens.
+
+    chunk_rows: packed rows encoded at once on a device, None = all
+    """
+
+    model_config = STRICT
+    lists: Count
+    item_row: Count = 64
+    user_row: Count = 256
+    chunk_rows: Count | None = None
+
+
+class Evaluate(BaseModel):
+    """When and how a split is measured.
+
+    every: None = at the end only   candidates: None = those of training   select: the metric that picks the kept step,
+    "" = none   lists: how many of a split's lists are measured while training, None = all
+    """
+
+    model_config = STRICT
+    every: Every | None = None
+    candidates: Block | None = None
+    metrics: tuple[str, ...] = ("ndcg@10", "auc")
+    select: str = ""
+    lists: Count | None = None
+
+
+class Save(BaseModel):
+    """When a checkpoint is written, and how many are kept."""
+
+    model_config = STRICT
+    every: Pace = Pace(minutes=10.0)
+    keep: Count = 2
+
+
+class Parallel(BaseModel):
+    """How the step is mapped over devices. devices: None = all that there are"""
+
+    model_config = STRICT
+    map: Literal["shard_map", "pmap"] = "shard_map"
+    devices: Count | None = None
+
+
+class Config(BaseModel):
+    """A whole experiment. Equal configs dump the same; `places` ("file:line" by key path) is no part of it."""
+
+    model_config = STRICT
+    # jax keeps 32 bits of a seed and numpy all: two seeds must never be one for half of a run.
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    epochs: Positive | None = None
+    steps: Count | None = Field(default=None, validate_default=True)
+    data: Block
+    labels: Annotated[dict[LabelName, Block], Frozen] = MappingProxyType({})  # type: ignore[assignment]
+    tokenizer: Block | None = None
+    lists: ListsOf
+    candidates: Block
+    batch: BatchOf
+    model: Block
+    objectives: Annotated[dict[Name, Block], Field(min_length=1), Frozen]
+    weighting: Block
+    weight_scale: Literal["unit", "paper"] = "unit"
+    gram_at: Literal["embeddings", "parameters"] | None = None
+    optimizer: Block
+    evaluate: Evaluate = Evaluate()
+    save: Save = Save()
+    parallel: Parallel = Parallel()
+    non_finite: Literal["raise", "skip"] = "raise"
+    _places: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
+
+    @field_validator("steps")
+    @classmethod
+    def _check(cls, value: Any, info: Info) -> Any:
+        return _one("steps", value, info, ("epochs",))
+
+    @property
+    def places(self) -> Mapping[KeyPath, str]:
+        return MappingProxyType(self._places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and plain(self) == plain(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: Any = None) -> "Config":
+        return self
+
+    def __reduce__(self) -> Any:
+        return validated, (plain(self), dict(self._places))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in a YAML file with `a.b=value` overrides on top. UserError lists all that is wrong, with its line."""
+    value, places, problems = read(file_text(Path(path)), str(path))
+    if value is None and not problems:
+        problems.append(Problem((), "the file is empty; expected the keys of a config", str(path)))
+    elif value is not None and not isinstance(value, dict):
+        problems.append(Problem((), f"found {found(value)}; expected the keys of a config", str(path)))
+    readable = isinstance(value, dict)
+    value = value if readable else {}
+    override(value, overrides, roots=tuple(Config.model_fields), places=places, problems=problems)
+    if not readable:
+        raise report(problems, places)
+    return validated(value, places, problems)
+
+
+def parse(mapping: Mapping[str, Any]) -> Config:
+    """The config that a mapping of plain data says; paths and tuples are fine. UserError lists all that is wrong."""
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"the config is {found(mapping)}; expected a mapping")
+    return validated(mapping, {})
+
+
+def dump(config: Config) -> str:
+    """Complete YAML: every key, floats by repr, so that reading it gives an equal config."""
+    return written(plain(config))
+
+
+def plain(value: Any) -> Any:
+    """A config, or a part of it, as dicts, lists and scalars. Of keys that exclude each other only the given one."""
+    if isinstance(value, Block):
+        return {"use": value.use} | plain(value.settings)
+    if isinstance(value, BaseModel):
+        fields = {name: plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: entry for name, entry in fields.items() if entry is not None or name not in EXCLUSIVE}
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+EXCLUSIVE = ("minutes", "epochs", "steps")
+
+
+def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problems: Iterable[Problem] = ()) -> Config:
+    """The config of plain data. UserError with `problems` and all that is wrong besides."""
+    problems = list(problems)
+    data = _checked(mapping, (), problems)
+    config = None
+    try:
+        # JSON mode: strict still takes a list for a tuple there, and nothing else that is not what it should be.
+        config = Config.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        known = {problem.path for problem in problems}
+        problems += [one for one in map(_problem, error.errors(include_url=False)) if one.path not in known]
+    if config is None or problems:
+        raise report(problems, places)
+    config._places.update(places)
+    return config
+
+
+def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
+    """The value as JSON has it; what JSON or YAML cannot say becomes None and a problem."""
+    if len(path) > MAX_DEPTH:
+        problems.append(Problem(path[:3], f"more than {MAX_DEPTH} levels inside each other"))
+        return None
+    if isinstance(value, BaseModel):
+        value = plain(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or _unwritable(key):
+                problems.append(Problem(path, f"found {found(key)} as a key; expected text of 1 to {MAX_KEY} letters"))
+        good = [key for key in value if isinstance(key, str) and 0 < len(key) <= MAX_KEY and not _unwritable(key)]
+        return {key: _checked(value[key], (*path, key), problems) for key in good}
+    if isinstance(value, list | tuple):
+        return [_checked(entry, (*path, index), problems) for index, entry in enumerate(value)]
+    if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str) and not _unwritable(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and not math.isnan(value)):
+        return value
+    problems.append(Problem(path, f"found {found(value)}; expected text, a number, true, false, a list or keys"))
+    return None
+
+
+def _unwritable(text: str) -> bool:
+    """Half of a surrogate pair: no file can hold it."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "keys and values",
+    "dict_type": "keys and values",
+    "too_short": "at least one entry",
+    "string_pattern_mismatch": "a name of letters, digits and _",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "literal_error": "{expected}",
+}
+
+
+def _problem(error: Any) -> Problem:
+    """pydantic's finding in our words."""
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "missing":
+        which = ": which function? {use: NAME, ...}" if path[-1] == "use" else ""
+        return Problem(path, "the key is missing" + which)
+    if error["type"] == "extra_forbidden":
+        return Problem(path, f"this is not a key here{nearest(path[-1], _at(path[:-1]).model_fields)}")
+    if error["type"] == "one_of":
+        return Problem(path[:-1] if len(path) > 1 else path, error["msg"])
+    expected = EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    if expected == "keys and values" and _at(path) is Block:
+        expected = "a function and its settings, {use: NAME, ...}"
+    return Problem(path, f"found {found(error['input'])}; expected {expected}")
+
+
+def _at(path: KeyPath) -> Any:
+    """The type that stands at a path of the config; None below a block."""
+    kind: Any = Config
+    for part in path:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+            kind = get_args(kind)[0] if get_origin(kind) is UnionType else kind
+        else:
+            return None
+    return kind

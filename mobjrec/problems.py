@@ -1,0 +1,67 @@
+"""What is wrong with a config, in words: all of it in one error, each with place, key and the nearest right key."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mobjrec.errors import UserError
+
+KeyPath = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a config.
+
+    path: of the key, () for the whole file   text: what was found and expected
+    place: "file:line", "" = that of the path or of the nearest key above it
+    """
+
+    path: KeyPath
+    text: str
+    place: str = ""
+
+
+def report(problems: Sequence[Problem], places: Mapping[KeyPath, str]) -> UserError:
+    """One error that lists every problem once: place, dotted key, what was found and expected."""
+    lines = list(dict.fromkeys(_line(problem, places) for problem in problems))
+    if len(lines) == 1:
+        return UserError(lines[0])
+    return UserError("\n  ".join([f"the config has {len(lines)} problems:", *lines]))
+
+
+def found(value: Any) -> str:
+    """A value in words, short, for a message."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        text = value if len(value) <= 60 else value[:57] + "..."
+        return "text " + json.dumps(text, ensure_ascii=not text.isprintable())
+    if isinstance(value, Mapping):
+        return f"the keys {', '.join(str(key)[:40] for key in list(value)[:8])}" if value else "no keys ({})"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    return repr(value) if isinstance(value, int | float) else f"a value of type {type(value).__name__}"
+
+
+def nearest(name: str | int, names: Iterable[str], *, what: str = "keys") -> str:
+    """A hint to hang on a message: the closest of `names`, or all of them; "" where there are none."""
+    names = list(names)
+    close = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; {what} are {', '.join(names)}" if names else ""
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as it is written in an override: `model.encoder.layers`."""
+    return ".".join(map(str, path))
+
+
+def _line(problem: Problem, places: Mapping[KeyPath, str]) -> str:
+    place, path = problem.place, problem.path
+    while not place and path:
+        place, path = places.get(path, ""), path[:-1]
+    return ": ".join(part for part in (place, dotted(problem.path), problem.text) if part)
