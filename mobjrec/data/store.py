@@ -1,0 +1,47 @@
+"""Memory-mapped outputs of frozen encoders, keyed by weights and texts."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+
+def key_of(*parts: bytes | str | int | np.ndarray) -> str:
+    """A content hash over everything a store depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else str(part).encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+def stored(
+    folder: Path, key: str, count: int, width: int, fill: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
+) -> np.ndarray:
+    """[count, width] float32, from the file of this key, or filled by (rows, vectors) pairs and then written once.
+
+    The file takes its place by an atomic rename; one of another size is made anew.
+    """
+    path = folder / f"{key}.npy"
+    if path.is_file():
+        try:
+            found = np.load(path, mmap_mode="r")
+        except (ValueError, OSError, EOFError):
+            found = None
+        if found is not None and found.shape == (count, width) and found.dtype == np.float32:
+            return found
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{key}.{os.getpid()}.npy"
+    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
+    try:
+        for rows, vectors in fill():
+            array[rows] = vectors
+        array.flush()
+        del array
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,60 @@
+"""Templates over a table's columns -> one text per row."""
+
+import difflib
+from itertools import pairwise
+from string import Formatter
+
+import numpy as np
+
+from mobjrec.errors import UserError
+from mobjrec.types import Category, Table
+
+STRINGS = np.dtypes.StringDType()
+_HISTORY = "{history."
+
+
+def divide(template: str) -> tuple[str, str]:
+    """A user's template as (profile, event): from the first "{history.COLUMN}" on it is repeated per history event."""
+    place = template.find(_HISTORY)
+    if place < 0:
+        return template, ""
+    return template[:place], template[place:].replace(_HISTORY, "{")
+
+
+def render(template: str, table: Table, where: str) -> np.ndarray:
+    """The texts [N] of a table: text columns as they stand, categories joined by ", ", numbers shortest; missing is "".
+
+    where: the config key, for errors. UserError for an unknown column or a template that cannot be read.
+    """
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(f"{where}: {template!r} is not a template ({error}); write columns as {{title}}") from None
+    texts = np.full(len(table.id), "", STRINGS)
+    for literal, name, form, conversion in pieces:
+        texts = np.strings.add(texts, np.array(literal, STRINGS))
+        if name is not None:
+            if form or conversion:
+                raise UserError(f"{where}: {{{name}}} in {template!r} carries a format; name the column alone")
+            texts = np.strings.add(texts, _column(name, table, where))
+    return texts
+
+
+def _column(name: str, table: Table, where: str) -> np.ndarray:
+    if name in table.text:
+        return table.text[name]
+    if name in table.categories:
+        return _joined(table.categories[name])
+    if name in table.numbers:
+        numbers = table.numbers[name]
+        return np.array([f"{n:.6g}" if np.isfinite(n) else "" for n in numbers.tolist()], STRINGS)
+    known = [*table.text, *table.categories, *table.numbers]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {{{near[0]}}}?" if near else ""
+    raise UserError(f"{where}: no column {name}; there are {', '.join(known) or 'none'}{hint}")
+
+
+def _joined(category: Category) -> np.ndarray:
+    names, value, start = category.names.tolist(), category.value.tolist(), category.start.tolist()
+    rows = pairwise(start)
+    return np.array([", ".join(names[v] for v in value[a:b]) for a, b in rows], STRINGS)

@@ -1,0 +1,155 @@
+"""A model in use, without dropout: texts -> embeddings -> item matrix -> scores. What eval, rank and export share."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobjrec.data.batching import Feed, item_sequences, user_sequences
+from mobjrec.data.packing import lay, pack
+from mobjrec.data.tokens import Ragged
+from mobjrec.types import Array, Lists, Model, Objective, Outputs, Tree
+
+TEXTS = 4096  # texts packed at a time
+TOKENS = 8192  # tokens encoded at a time
+
+
+class Users(NamedTuple):
+    """What the model reads of B users. text: [B, D] embeddings or None   ids [B, C], features [B, F]
+
+    history: [B, H] rows of the item matrix, newest first, -1 for none; None where the model reads no item vectors
+    """
+
+    text: np.ndarray | None
+    ids: np.ndarray
+    features: np.ndarray
+    history: np.ndarray | None
+
+
+class Functions(NamedTuple):
+    """A model's functions, each compiled once per shape.
+
+    encode_users, encode_items: (params["encoder"], Texts) -> [R, S, D]
+    items: (params, text [N, D] or None, ids, features) -> [N, D], the item matrix
+    predict: (params, memory, Users, matrix [N, D], items [B or 1, L], context, context_ids) -> {objective: [B, L]}
+    """
+
+    encode_users: Callable
+    encode_items: Callable
+    items: Callable
+    predict: Callable
+
+
+def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
+    """The functions of a model and its objectives under jit."""
+
+    def predict(
+        params: Tree, memory: Tree, users: Users, matrix: Array, items: Array, context: Array, context_ids: Array
+    ) -> dict[str, Array]:
+        history = where = None
+        if users.history is not None:
+            where = users.history >= 0
+            history = jnp.where(where[..., None], matrix[jnp.maximum(users.history, 0)], 0.0)
+        who = model.user(params, users.text, users.ids, users.features, history, where, None)
+        what = matrix[jnp.maximum(items, 0)]
+        outputs = Outputs(model.score(params, who, what, context, context_ids, None, None), who, what)
+        return {name: o.predict(outputs, params["objectives"][name], memory[name]) for name, o in objectives.items()}
+
+    return Functions(
+        jax.jit(lambda encoder, texts: model.encode_users(encoder, texts, None)),
+        jax.jit(lambda encoder, texts: model.encode_items(encoder, texts, None)),
+        jax.jit(lambda params, text, ids, features: model.item(params, text, ids, features, None)),
+        jax.jit(predict),
+    )
+
+
+def encoded(
+    encode: Callable, encoder: Tree, sequences: Callable[[np.ndarray], Ragged], count: int, row_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(which [n], embeddings [n, D]) of `count` texts, packed and encoded block by block in one compiled shape.
+
+    sequences: rows [n] -> their token sequences, each at most row_length long.
+    """
+    rows = max(1, TOKENS // row_length)
+    slots = 1
+    for begin in range(0, count, TEXTS):
+        which = np.arange(begin, min(begin + TEXTS, count))
+        found = sequences(which)
+        lengths = np.diff(found.start)
+        packing = pack(lengths, row_length)
+        # Powers of two, never shrinking: a few shapes at most.
+        slots = max(slots, 1 << max(packing.slots - 1, 0).bit_length())
+        whole = -(-packing.rows // rows) * rows
+        texts = lay(found.token, lengths, packing, whole, slots, row_length)
+        parts = [
+            np.asarray(encode(encoder, jax.tree.map(lambda a, at=at: a[at : at + rows], texts)))
+            for at in range(0, whole, rows)
+        ]
+        yield which, np.concatenate(parts)[packing.row, packing.slot]
+
+
+def gathered(blocks: Iterator[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """The blocks as one array [count, D]; [0, 1] for no text at all."""
+    whole = None
+    for which, vectors in blocks:
+        if whole is None:
+            whole = np.empty((count, vectors.shape[1]), np.float32)
+        whole[which] = vectors
+    return np.zeros((0, 1), np.float32) if whole is None else whole
+
+
+def item_texts(functions: Functions, params: Tree, feed: Feed) -> np.ndarray | None:
+    """Embeddings [texts, D] of the distinct item texts, from the store where the encoder is frozen."""
+    if feed.item_tokens is None:
+        return None
+    if feed.stored_items is not None:
+        return feed.stored_items
+    count = len(feed.item_tokens.start) - 1
+    blocks = encoded(
+        functions.encode_items, params["encoder"], lambda rows: item_sequences(feed, rows), count, feed.item_row
+    )
+    return gathered(blocks, count)
+
+
+def item_matrix(functions: Functions, params: Tree, feed: Feed) -> np.ndarray:
+    """Every item's vector [N, D]: each distinct text encoded once, then the tower."""
+    texts = item_texts(functions, params, feed)
+    text = None if texts is None else texts[feed.item_text]
+    return np.asarray(functions.items(params, text, feed.item_ids, feed.item_features))
+
+
+def users_of(functions: Functions, params: Tree, feed: Feed, lists: Lists, rows: np.ndarray) -> Users:
+    """What the model reads of the users of these lists; -1 is a padding list."""
+    who = np.where(rows >= 0, lists.user[rows], -1)
+    spans = np.where((rows >= 0)[:, None], lists.history[rows], 0)
+    text = None
+    if feed.profile_tokens is not None or feed.event_tokens is not None:
+        if feed.stored_users is not None:
+            text = feed.stored_users[lists.split][rows]
+        else:
+            text = user_texts(functions, params, feed, who, spans, feed.dataset.history)
+    history = None
+    if feed.history:
+        place = spans[:, 1:] - 1 - np.arange(feed.history)
+        inside = place >= spans[:, :1]
+        history = (
+            np.where(inside, feed.dataset.history[np.where(inside, place, 0)], -1) if inside.any() else place * 0 - 1
+        )
+    real = (who >= 0)[:, None]
+    ids, features = np.where(real, feed.user_ids[who], 0), np.where(real, feed.user_features[who], 0.0)
+    return Users(text, ids.astype(np.int32), features.astype(np.float32), history)
+
+
+def user_texts(
+    functions: Functions, params: Tree, feed: Feed, who: np.ndarray, spans: np.ndarray, history: np.ndarray
+) -> np.ndarray:
+    """Embeddings [B, D] of users' texts, each distinct (user, history) once."""
+    keys, inverse = np.unique(np.concatenate([who[:, None], spans], 1), axis=0, return_inverse=True)
+
+    def sequences(rows: np.ndarray) -> Ragged:
+        return user_sequences(feed, keys[rows, 0], keys[rows, 1:], history)
+
+    blocks = encoded(functions.encode_users, params["encoder"], sequences, len(keys), feed.user_row)
+    return gathered(blocks, len(keys))[inverse.reshape(-1)]

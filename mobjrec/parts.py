@@ -1,0 +1,297 @@
+"""A config -> everything a run is made of, as values: dataset, feed, model, objectives, weighting, optimizer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mobjrec import state
+from mobjrec.config import Config
+from mobjrec.data import lists as list_room
+from mobjrec.data import order
+from mobjrec.data.batching import Feed, Size, needs, plan
+from mobjrec.data.columns import side
+from mobjrec.data.store import key_of, stored
+from mobjrec.data.texts import divide, render
+from mobjrec.data.tokens import Tokenizer, tokenise
+from mobjrec.errors import UserError
+from mobjrec.inference import Functions, compiled, encoded, item_sequences, user_sequences
+from mobjrec.resolve import bind
+from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Tree, Weighting
+
+# Draws that the packed shapes are planned from.
+DRAWS = 200
+
+
+class Parts(NamedTuple):
+    """What a config means. steps: updates in all; steps_per_epoch: those in which every list is met once.
+
+    train_candidates, eval_candidates: Candidates   shared: training ranks one set for all lists
+    optimizer: an optax transformation over the trained leaves   tokenizer: None where nothing reads text
+    inputs: {"user": Input, "item": Input}
+    """
+
+    config: Config
+    corpus: Corpus
+    dataset: Dataset
+    feed: Feed
+    spec: Spec
+    tokenizer: Tokenizer | None
+    inputs: dict[str, Input]
+    model: Model
+    functions: Functions
+    objectives: dict[str, Objective]
+    weighting: Weighting
+    optimizer: Any
+    train_candidates: Candidates
+    eval_candidates: Candidates
+    steps: int
+    steps_per_epoch: int
+    cache: Path
+
+    def first_state(self) -> state.TrainState:
+        """The state before the first step, a function of the config alone."""
+        return state.first(self.model, self.objectives, self.weighting, self.optimizer, self.spec, self.config.seed)
+
+
+def assemble(config: Config, cache: Path) -> Parts:
+    """The parts of a run; texts are tokenised into `cache`. UserError for what does not fit together."""
+    objectives = {
+        name: bind("objective", block, where=f"objectives.{name}").call() for name, block in config.objectives.items()
+    }
+    names = tuple(objectives)
+    model_block = bind("model", config.model, where="model", objectives=names)
+    inputs = {"user": model_block.arguments["user"], "item": model_block.arguments["item"]}
+    corpus = bind("data", config.data, where="data").call()
+    labels = labels_of(config, corpus)
+    _check_labels(objectives, labels)
+    dataset = dataset_of(config, corpus, labels, objectives)
+    tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
+    spec = spec_of(dataset, feed, tokenizer)
+    heads = heads_of(objectives)
+    model = _told(lambda: model_block.call(spec, heads), "model")
+    weighting = bind("weighting", config.weighting, where="weighting", objectives=names).call()
+    _told(lambda: weighting.init(len(objectives)), "weighting")
+    if weighting.needs_positive and not all(o.positive for o in objectives.values()):
+        below = ", ".join(name for name, o in objectives.items() if not o.positive)
+        raise UserError(f"weighting: {config.weighting.use} needs losses above 0, but {below} may go below")
+    per_epoch = order.steps_per_epoch(len(dataset.train.user), config.batch.lists)
+    steps = config.steps or max(1, round(config.epochs * per_epoch))
+    optimizer = bind("optimizer", config.optimizer, where="optimizer").call(steps)
+    training = bind("candidates", config.candidates, where="candidates").call()
+    measuring = config.evaluate.candidates
+    return Parts(
+        config=config,
+        corpus=corpus,
+        dataset=dataset,
+        feed=feed,
+        spec=spec,
+        tokenizer=tokenizer,
+        inputs=inputs,
+        model=model,
+        functions=compiled(model, objectives),
+        objectives=objectives,
+        weighting=weighting,
+        optimizer=optimizer,
+        train_candidates=training,
+        eval_candidates=bind("candidates", measuring, where="evaluate.candidates").call() if measuring else training,
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        cache=cache,
+    )
+
+
+def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
+    """Feedback columns under their own names, then the derived ones in the order of the config."""
+    labels = {name: Labels(values, unit=corpus.units.get(name, "")) for name, values in corpus.events.feedback.items()}
+    for name, block in config.labels.items():
+        labels[name] = bind("label", block, where=f"labels.{name}").call()(corpus, labels)
+    return labels
+
+
+def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels], objectives: dict[str, Objective]) -> Dataset:
+    """The ranked lists; by default a history is what the first objective's first label says was positive."""
+    first = next(iter(objectives.values())).labels
+    return list_room.build(
+        corpus,
+        labels,
+        bind("split", config.lists.split, where="lists.split").call(),
+        history=config.lists.history.of or (first[0] if first else ""),
+        last=config.lists.history.last,
+        window=config.lists.window,
+        context_ids=tuple(corpus.events.categories),
+        context_numbers=tuple(corpus.events.numbers),
+    )
+
+
+def feed_of(
+    config: Config, corpus: Corpus, dataset: Dataset, inputs: dict[str, Input], cache: Path
+) -> tuple[Tokenizer | None, Feed]:
+    """Tokenised texts and columns of both sides."""
+    user, item = inputs["user"], inputs["item"]
+    met = {"user": np.zeros(len(corpus.users.id), bool), "item": np.zeros(len(corpus.items.id), bool)}
+    met["user"][dataset.train.user] = True
+    met["item"][dataset.train.item] = True
+    user_ids, user_features, users = side(corpus.users, user, "user", met["user"])
+    item_ids, item_features, items = side(corpus.items, item, "item", met["item"])
+    longest = int(
+        np.diff(np.concatenate([s.history for s in (dataset.train, dataset.valid, dataset.test)]), axis=1).max(
+            initial=0
+        )
+    )
+    feed = Feed(
+        dataset,
+        users,
+        items,
+        user_ids,
+        user_features,
+        item_ids,
+        item_features,
+        item_row=config.batch.item_row,
+        user_row=config.batch.user_row,
+        history=min(config.lists.history.last, max(longest, 1)) if user.history else 0,
+    )
+    profile, event = divide(user.text)
+    texts = {
+        "profile": render(profile, corpus.users, "model.user.text") if profile.strip() else None,
+        "event": render(event, corpus.items, "model.user.text") if event else None,
+        "item": render(item.text, corpus.items, "model.item.text") if item.text else None,
+    }
+    given = [t for t in texts.values() if t is not None]
+    if not given:
+        return None, feed
+    if config.tokenizer is None:
+        raise UserError(
+            "tokenizer: a template reads text, so say which one, e.g. tokenizer: {use: trained, size: 2000}"
+        )
+    tokenizer = bind("tokenizer", config.tokenizer, where="tokenizer").call()(np.unique(np.concatenate(given)))
+    distinct, item_text = (None, None) if texts["item"] is None else np.unique(texts["item"], return_inverse=True)
+    limits = {"profile": feed.user_row, "event": feed.user_row, "item": feed.item_row}
+    tokens = {
+        name: None
+        if text is None
+        else tokenise(distinct if name == "item" else text, tokenizer, cache / "tokens", limits[name])
+        for name, text in texts.items()
+    }
+    return tokenizer, feed._replace(
+        item_text=None if item_text is None else item_text.astype(np.int32),
+        item_tokens=tokens["item"],
+        profile_tokens=tokens["profile"],
+        event_tokens=tokens["event"],
+        cls=tokenizer.cls,
+        sep=tokenizer.sep,
+    )
+
+
+def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:
+    """What model and objectives must know of the data."""
+    return Spec(
+        vocabulary=tokenizer.size if tokenizer else 0,
+        users=feed.users,
+        items=feed.items,
+        context=dataset.context,
+        labels=dataset.labels,
+        lists=len(dataset.train.user),
+        catalogue=len(dataset.items.id),
+        history=feed.history,
+        item_row=feed.item_row,
+        user_row=feed.user_row,
+    )
+
+
+def heads_of(objectives: dict[str, Objective]) -> dict[str, int]:
+    """All objectives' heads. UserError where two want one head of different widths."""
+    heads: dict[str, int] = {}
+    for name, objective in objectives.items():
+        for head, width in objective.heads.items():
+            if heads.setdefault(head, width) != width:
+                raise UserError(f"objectives.{name}: head {head} is {width} wide here and {heads[head]} elsewhere")
+    return heads
+
+
+def with_store(parts: Parts, params: Tree) -> Parts:
+    """The parts with vectors of a frozen encoder from its store, computed now if it is not there yet."""
+    if parts.model.freeze is None or parts.tokenizer is None:
+        return parts
+    feed, dataset = parts.feed, parts.dataset
+    weights = key_of(*(np.asarray(leaf) for leaf in jax.tree.leaves(params["encoder"])))
+    folder = parts.cache / "vectors"
+    changes: dict[str, Any] = {}
+    if feed.item_tokens is not None:
+        changes["stored_items"] = _vectors(
+            folder,
+            weights,
+            parts.functions.encode_items,
+            params,
+            lambda rows: item_sequences(feed, rows),
+            len(feed.item_tokens.start) - 1,
+            feed.item_row,
+        )
+    if feed.profile_tokens is not None or feed.event_tokens is not None:
+        users = {}
+        for lists in (dataset.train, dataset.valid, dataset.test):
+            users[lists.split] = _vectors(
+                folder,
+                weights,
+                parts.functions.encode_users,
+                params,
+                lambda rows, lists=lists: user_sequences(feed, lists.user[rows], lists.history[rows]),
+                len(lists.user),
+                feed.user_row,
+            )
+        changes["stored_users"] = users
+    return parts._replace(feed=feed._replace(**changes))
+
+
+def _vectors(folder, weights, encode, params, sequences, count, row_length) -> np.ndarray:
+    """The stored vectors of these sequences; the key covers weights, tokens and the row's length."""
+    if not count:
+        return np.zeros((0, 1), np.float32)
+    every = sequences(np.arange(count))
+    first = next(iter(encoded(encode, params["encoder"], lambda rows: sequences(rows[:1]), 1, row_length)))[1]
+    key = key_of(weights, every.start, every.token, row_length)
+    return stored(
+        folder, key, count, first.shape[1], lambda: encoded(encode, params["encoder"], sequences, count, row_length)
+    )
+
+
+def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:
+    """The fixed shapes of training batches, planned from seeded draws over the run (the epoch's short last one too)."""
+    config, lists = parts.config, parts.dataset.train
+    last = parts.steps_per_epoch - 1
+    steps = np.unique(
+        np.linspace(0, parts.steps - 1, min(DRAWS, parts.steps)).astype(int).tolist() + [min(last, parts.steps - 1)]
+    )
+    needed = []
+    for step in steps.tolist():
+        rows = order.rows(config.seed, step, len(lists.user), config.batch.lists)
+        drawn = parts.train_candidates(parts.dataset, lists, rows, order.random(config.seed, step))
+        needed.append(needs(parts.feed, lists, rows, drawn))
+    return plan(needed, multiple)
+
+
+def split_of(parts: Parts, name: str) -> Lists:
+    """The lists of a split by name. UserError for an unknown one."""
+    if name not in ("train", "valid", "test"):
+        raise UserError(f"no split {name}; there are train, valid and test")
+    return getattr(parts.dataset, name)
+
+
+def _check_labels(objectives: dict[str, Objective], labels: dict[str, Labels]) -> None:
+    for name, objective in objectives.items():
+        for label in objective.labels:
+            if label not in labels:
+                raise UserError(
+                    f"objectives.{name}: label {label} is not there; labels are {', '.join(labels)}; "
+                    "derive it under `labels` or name one of these"
+                )
+
+
+def _told(call: Callable, where: str) -> Any:
+    """A factory's ValueError as the user's mistake it is."""
+    try:
+        return call()
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
