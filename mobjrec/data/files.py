@@ -1,0 +1,269 @@
+"""Tables on disk or in memory as batches of Arrow columns: CSV, JSON lines, Parquet, data frames.
+
+CSV cells come as text, so that an id keeps its zeros and all 64 bits and a wrong cell can be shown as it stands; the
+schema says what the first megabytes look like. Rows are counted from 1, the header not included.
+"""
+
+import codecs
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from mobjrec.data.corpus import report
+from mobjrec.errors import UserError
+
+# A file's name; from Python also a pandas or polars frame or an Arrow table, for whose types we import no library.
+Source = Any
+NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+ROWS = 1 << 17
+BLOCK = 1 << 24
+
+
+class File(NamedTuple):
+    """A table to read. batches: names of columns -> record batches of those columns; name: for messages."""
+
+    name: str
+    schema: pa.Schema
+    batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+
+
+def opened(
+    source: Source, folder: Path, encoding: str = "utf-8", errors: Literal["strict", "replace"] = "strict"
+) -> File:
+    """The table that `source` names, by its suffix: .csv, .tsv, .jsonl, .ndjson (each also .gz) or .parquet.
+
+    Anything but UTF-8 read strictly is decoded in memory first. UserError if the file is absent, empty or of another
+    kind.
+    """
+    if not isinstance(source, (str, Path)):
+        return _frame(source)
+    path = folder / source
+    if not path.is_file():
+        there = ", ".join(sorted(x.name for x in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
+        raise UserError(f"{path} is not a file; {folder} holds: {there}")
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; expected a table with a header")
+    if suffix in (".parquet", ".pq"):
+        return _parquet(path)
+    if suffix in (".csv", ".tsv", ".tab"):
+        return _csv(path, "," if suffix == ".csv" else "\t", encoding, errors)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return _json(path, encoding, errors)
+    raise UserError(f"{path} ends in {suffix!r}; expected .csv, .tsv, .jsonl, .ndjson (each also .gz) or .parquet")
+
+
+def _stream(path: Path, encoding: str, errors: str) -> pa.NativeFile:
+    raw = pa.input_stream(str(path), compression="detect")
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8") and errors == "strict":
+        return raw
+    try:
+        content = raw.read()
+        text = content.decode(encoding, errors)
+    except LookupError as error:
+        raise UserError(
+            f"encoding is {encoding!r}, which Python does not know; expected utf-8, latin-1, cp1252 ..."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(_undecodable(path, encoding)) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be unpacked: {error}") from error
+    replaced = text.count("\ufffd") - content.count("\ufffd".encode())
+    if errors == "replace" and replaced > 0:
+        warnings.warn(f"{path}: {replaced} characters were not {encoding} and are replaced", stacklevel=2)
+    return pa.BufferReader(text.removeprefix("\ufeff").encode())
+
+
+def _undecodable(path: Path, encoding: str) -> str:
+    """Where a file stops being text in this encoding, "" if it does not."""
+    decoder, offset, line = codecs.getincrementaldecoder(encoding)(), 0, 1
+    with pa.input_stream(str(path), compression="detect") as stream:
+        while True:
+            block = stream.read(1 << 20)
+            pending = decoder.getstate()[0]
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                whole = pending + block
+                line += whole[: error.start].count(b"\n")
+                place = f"{path}, line {line}, byte offset {offset - len(pending) + error.start}"
+                found = whole[error.start : error.start + 1].hex()
+                return (
+                    f"{place}: found byte 0x{found}, which is not {encoding}; set `encoding` (latin-1, cp1252 ...) or "
+                    "`encoding_errors: replace`"
+                )
+            if not block:
+                return ""
+            offset, line = offset + len(block), line + block.count(b"\n")
+
+
+def _csv(path: Path, delimiter: str, encoding: str, errors: str) -> File:
+    # With threads Arrow does not tell the line of a row that it cannot cut into cells.
+    read = pa.csv.ReadOptions(block_size=BLOCK, use_threads=False)
+
+    def reader(convert: pa.csv.ConvertOptions, wrong: list[str]) -> pa.csv.CSVStreamingReader:
+        def skip(row: pa.csv.InvalidRow) -> str:
+            found = f"{row.actual_columns} cells in {row.text[:60]!r}"
+            wrong.append(f"{path}, line {row.number}: found {found}; expected {row.expected_columns} as in the header")
+            return "skip"
+
+        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip)
+        return pa.csv.open_csv(_stream(path, encoding, errors), read, parse, convert)
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        wrong: list[str] = []
+        as_text = dict.fromkeys(columns, pa.string())
+        convert = pa.csv.ConvertOptions(
+            column_types=as_text, include_columns=list(columns), null_values=[""], strings_can_be_null=True
+        )
+        try:
+            for batch in reader(convert, wrong):
+                if wrong:
+                    break
+                yield batch
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(path, encoding, errors, error) from error
+        if wrong:
+            raise UserError(report(str(path), wrong))
+
+    try:
+        names = reader(pa.csv.ConvertOptions(), []).schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, encoding, errors, error) from error
+    first = next(batches(_distinct(str(path), names).names), None)
+    return File(str(path), names if first is None else _likely(first), batches)
+
+
+def _unreadable(path: Path, encoding: str, errors: str, error: Exception) -> UserError:
+    wrong = _undecodable(path, encoding) if errors == "strict" else ""
+    return UserError(wrong or f"{path} cannot be read as CSV: {error}")
+
+
+def _likely(batch: pa.RecordBatch) -> pa.Schema:
+    """What the cells look like: numbers where more than half of the filled ones are, so that a wrong cell is an error."""
+
+    def kind(cells: pa.Array) -> pa.DataType:
+        fits = pc.match_substring_regex(cells, rf"(?i){NUMBER}|^(true|false)$")
+        return pa.float64() if (pc.mean(fits).as_py() or 0) > 0.5 else pa.string()
+
+    return pa.schema([(name, kind(cells)) for name, cells in zip(batch.schema.names, batch.columns, strict=True)])
+
+
+def _json(path: Path, encoding: str, errors: str) -> File:
+    try:
+        table = pa.json.read_json(_stream(path, encoding, errors), pa.json.ReadOptions(block_size=BLOCK))
+    except (pa.ArrowInvalid, OSError) as error:
+        wrong = _undecodable(path, encoding) if errors == "strict" else ""
+        wrong = wrong or report(str(path), _json_problems(path, encoding, errors))
+        raise UserError(wrong or f"{path} cannot be read as JSON lines: {error}") from error
+    return _in_memory(str(path), table)
+
+
+def _json_problems(path: Path, encoding: str, errors: str) -> list[str]:
+    """Lines that are not JSON objects, or whose values are of another kind than in the lines before."""
+    problems: list[str] = []
+    kinds: dict[str, tuple[str, int]] = {}
+    content = _stream(path, encoding, errors).read().decode("utf-8", "replace")
+    for line, text in enumerate(content.split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            problems.append(f"{path}, line {line}: found {text[:60]!r}, which is not JSON ({error})")
+            continue
+        if not isinstance(row, dict):
+            problems.append(f"{path}, line {line}: found {text[:60]!r}; expected an object, one a line")
+            continue
+        for name, value in row.items():
+            kind = "a number" if type(value) in (int, float) else f"a {type(value).__name__}"
+            before, where = kinds.setdefault(name, (kind, line)) if value is not None else (kind, line)
+            if kind != before:
+                found = f"found {kind} ({str(value)[:40]!r}) but {before} in line {where}"
+                problems.append(f"{path}, line {line}, column {name}: {found}; write one kind in all lines")
+    return problems or [f"{path} cannot be read as JSON lines; one object a line is expected"]
+
+
+def _parquet(path: Path) -> File:
+    try:
+        schema = pa.parquet.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} cannot be read as Parquet: {error}") from error
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        row = 1
+        try:
+            with pa.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(ROWS, columns=list(columns)):
+                    yield _valid(str(path), batch, row)
+                    row += len(batch)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path} cannot be read as Parquet from row {row} on: {error}") from error
+
+    return File(str(path), _distinct(str(path), schema), batches)
+
+
+def _frame(frame: Source) -> File:
+    name = f"the {type(frame).__module__.split('.')[0]} {type(frame).__name__}"
+    if isinstance(frame, pa.Table):
+        return _in_memory(name, frame)
+    if not hasattr(frame, "__arrow_c_stream__"):
+        raise UserError(f"{name} is not a table; expected a file name, a pandas or polars frame, or an Arrow table")
+    try:
+        return _in_memory(name, pa.table(frame))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+        raise UserError(f"{name} cannot be read: {_bad_cell(frame) or error}") from error
+
+
+def _bad_cell(frame: Source) -> str:
+    """The first cell of a data frame that Arrow does not take, "" if it is not to be found."""
+    for name in frame.columns:
+        for row, value in enumerate(frame[name], 1):
+            try:
+                pa.array([value], from_pandas=True)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+                return f"row {row}, column {name}: found {value!r} ({error})"
+    return ""
+
+
+def _in_memory(name: str, table: pa.Table) -> File:
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        row = 1
+        for batch in table.select(list(columns)).to_batches(ROWS):
+            yield _valid(name, batch, row)
+            row += len(batch)
+
+    return File(name, _distinct(name, table.schema), batches)
+
+
+def _distinct(name: str, schema: pa.Schema) -> pa.Schema:
+    twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
+    if twice:
+        raise UserError(f"{name} names columns twice: {', '.join(twice)}; rename one of each")
+    return schema
+
+
+def _valid(name: str, batch: pa.RecordBatch, row: int) -> pa.RecordBatch:
+    """The batch, whose text is UTF-8; row is the number of its first row. UserError naming the first that is not."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        for column, values in zip(batch.schema.names, batch.columns, strict=True):
+            if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+                continue
+            for at, value in enumerate(values.cast(pa.large_binary())):
+                try:
+                    (value.as_py() or b"").decode()
+                except UnicodeDecodeError as wrong:
+                    place = f"{name}, row {row + at}, column {column}"
+                    raise UserError(f"{place}: text is not UTF-8 at its byte {wrong.start}; write it again") from error
+        raise UserError(f"{name}, rows {row} to {row + len(batch) - 1} are damaged: {error}") from error
+    return batch

@@ -1,0 +1,124 @@
+"""Labels derived from feedback columns: what the config writes under `labels`, one factory per rule.
+
+A factory takes settings and returns a function (corpus, {label: Labels} so far) -> Labels. A source is looked up among
+the labels derived so far, then among the feedback columns. `known` says where the label speaks:
+
+    logged       where all its sources are observed (the default)
+    everywhere   the same, and an item that was never logged for the user counts as an observed 0
+    {after: X}   where its sources are observed and X > 0: satisfaction is asked of those who clicked
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mobjrec.types import Corpus, Labels
+
+__all__ = ["After", "at_least", "copy", "index", "share"]
+
+
+class After(NamedTuple):
+    """The rule `known: {after: X}`: the label is known only where label or feedback X is above 0."""
+
+    after: str
+
+
+Known = Literal["logged", "everywhere"] | After
+Derive = Callable[[Corpus, dict[str, Labels]], Labels]
+
+
+def at_least(of: str, value: float, known: Known = "logged") -> Derive:
+    """1 where `of` reaches `value`, else 0: ratings of 4 and more, plays of 80 % and more.
+
+    NaN where `of` is not observed or `known` says so. ValueError if `value` is not finite or the corpus has no `of`.
+    """
+    if not np.isfinite(value):
+        raise ValueError(f"value of at_least is {value}; expected a finite number in the unit of {of!r}")
+
+    def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
+        source = _label(of, corpus, labels)
+        reached = np.where(np.isnan(source), np.nan, source >= value).astype(np.float32)
+        return _known(reached, known, corpus, labels, unit="0 or 1")
+
+    return derive
+
+
+def index(of: dict[str, float], known: Known = "logged", unit: str = "") -> Derive:
+    """Weighted sum of several signals, sum_s weight_s * s: one scale of satisfaction out of like, share, dwell.
+
+    NaN where any signal is not observed or `known` says so. ValueError without signals, on a weight that is not finite,
+    or if the corpus has not all of them.
+    """
+    if not of:
+        raise ValueError("index names no signals under `of`; expected a mapping such as {like: 1, comment: 2}")
+    wrong = {name: weight for name, weight in of.items() if not np.isfinite(weight)}
+    if wrong:
+        raise ValueError(f"weights of index are {wrong}; expected finite numbers")
+
+    def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
+        total = np.zeros(len(corpus.events.user), np.float64)
+        for name, weight in of.items():
+            total += weight * _label(name, corpus, labels)
+        return _known(total.astype(np.float32), known, corpus, labels, unit=unit)
+
+    return derive
+
+
+def share(of: str, duration: str, known: Known = "logged") -> Derive:
+    """`of` divided by `duration`: watch time as a share of the video's length; above 1 for what was watched again.
+
+    `duration` is a label, a feedback column, a number of the event or of the item, in the unit of `of`. NaN where
+    either is not observed, where duration <= 0, or where `known` says so. ValueError if the corpus has not both.
+    """
+
+    def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
+        length = _duration(duration, corpus, labels)
+        part = np.full(len(length), np.nan, np.float32)
+        np.divide(_label(of, corpus, labels), length, out=part, where=length > 0)
+        return _known(part, known, corpus, labels, unit=f"share of {duration}")
+
+    return derive
+
+
+def copy(of: str, known: Known = "logged") -> Derive:
+    """`of` itself under another name or another rule of `known`. ValueError if the corpus has no `of`."""
+
+    def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
+        unit = labels[of].unit if of in labels else corpus.units.get(of, "")
+        return _known(_label(of, corpus, labels), known, corpus, labels, unit=unit)
+
+    return derive
+
+
+def _known(value: np.ndarray, known: Known, corpus: Corpus, labels: dict[str, Labels], unit: str) -> Labels:
+    if not isinstance(known, After):
+        return Labels(value, everywhere=known == "everywhere", unit=unit)
+    asked = _label(known.after, corpus, labels) > 0
+    return Labels(np.where(asked, value, np.float32(np.nan)), unit=unit)
+
+
+def _label(name: str, corpus: Corpus, labels: dict[str, Labels]) -> np.ndarray:
+    if name in labels:
+        return labels[name].value
+    if name in corpus.events.feedback:
+        return corpus.events.feedback[name]
+    raise ValueError(
+        f"no label or feedback column is called {name!r}; there are {_names(labels, corpus.events.feedback)}"
+    )
+
+
+def _duration(name: str, corpus: Corpus, labels: dict[str, Labels]) -> np.ndarray:
+    events, items = corpus.events, corpus.items
+    if name in labels or name in events.feedback:
+        return _label(name, corpus, labels)
+    if name in events.numbers:
+        return events.numbers[name]
+    if name in items.numbers:
+        return items.numbers[name][events.item]
+    there = _names(labels, events.feedback, events.numbers, items.numbers)
+    raise ValueError(f"no label, feedback, event number or item number is called {name!r}; there are {there}")
+
+
+def _names(*groups: dict) -> str:
+    return ", ".join(dict.fromkeys(name for group in groups for name in group)) or "none"

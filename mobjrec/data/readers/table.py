@@ -1,0 +1,306 @@
+"""The user's own tables: events, and items and users if there are any, with columns named in the config."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mobjrec.data import parse
+from mobjrec.data.corpus import check, events_at, events_from, list_problems, report
+from mobjrec.data.files import File, Source, opened
+from mobjrec.data.parse import Wish
+from mobjrec.data.pivot import Kinds, pivoted
+from mobjrec.errors import UserError
+from mobjrec.types import Corpus, Events, Table
+
+
+class Columns(NamedTuple):
+    """Which column of the event table is what.
+
+    list, position, split: used where the table has them under these names; "" = never. time: "" = the order of rows
+    feedback: names; None = every column of numbers or booleans that has no other use here
+    categories, numbers: the event's context (tab, hour)   several: those categories with several values a cell
+    """
+
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"
+    list: str = "list"
+    position: str = "position"
+    split: str = "split"
+    feedback: tuple[str, ...] | None = None
+    categories: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
+
+
+class SideColumns(NamedTuple):
+    """Which column of the item or user table is what.
+
+    id: "" = the name that the event table uses   text, categories: names; None = every column of text
+    numbers: names; None = every column of numbers   several: categories with several values a cell; lists always are
+    """
+
+    id: str = ""
+    text: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    numbers: tuple[str, ...] | None = None
+    several: tuple[str, ...] = ()
+
+
+EVENTS = Columns()
+SIDE = SideColumns()
+
+
+class _Reading(NamedTuple):
+    """How cells are read, the same for all tables."""
+
+    time_unit: str
+    separator: str
+    missing_text: str
+
+
+def table(
+    path: Path = Path("."),
+    events: Source = "events.csv",
+    items: Source = "",
+    users: Source = "",
+    columns: Columns = EVENTS,
+    item_columns: SideColumns = SIDE,
+    user_columns: SideColumns = SIDE,
+    kinds: Kinds | None = None,
+    time_unit: Literal["s", "ms"] = "s",
+    separator: str = "|",
+    duplicates: Literal["error", "last"] = "error",
+    missing_text: Literal["empty", "error"] = "empty",
+    encoding: str = "utf-8",
+    encoding_errors: Literal["strict", "replace"] = "strict",
+) -> Corpus:
+    """Corpus of CSV, TSV, JSON lines (each also .gz) or Parquet files in the folder `path`, or of data frames.
+
+    One row an event, or a shown item; with `kinds` one row an act (click, like), joined to one row a user and item. Ids
+    are kept as text, whole numbers as their digits. An empty cell is an unknown label, an empty text, no category, no
+    list. Lists are numbered from 0 in the order of their first row. Without an item (user) table the ids are those of
+    the events; with one, an event of an unknown id is an error. separator: between the values of a cell of `several`.
+    duplicates: what an item shown twice in a list is, an error or its last row. Memory: a few bytes a cell for CSV and
+    Parquet events; JSON lines and frames are held whole.
+
+    UserError names file, row (1 = the first below the header), column, found and expected, up to twenty at once.
+    """
+    reading = _Reading(time_unit, separator, missing_text)
+    failures: list[str] = []
+    item_table = _side(items, path, item_columns, columns.item, reading, encoding, encoding_errors, failures)
+    user_table = _side(users, path, user_columns, columns.user, reading, encoding, encoding_errors, failures)
+    try:
+        file = opened(events, path, encoding, encoding_errors)
+        read = parse.columns(file, _event_wishes(file, columns, kinds, reading))
+    except UserError as error:
+        raise UserError("\n".join([str(error), *failures])) from error
+    if failures:
+        raise UserError("\n".join(failures))
+    user, user_table = _rows(read["user"], user_table, file.name, columns.user, failures)
+    item, item_table = _rows(read["item"], item_table, file.name, columns.item, failures)
+    if failures:
+        raise UserError("\n".join(failures))
+    rows = (
+        _lists_checked(_events(read, user, item), duplicates, file.name) if kinds is None else _events(read, user, item)
+    )
+    found = pivoted(rows, read.get("kind"), read.get("value"), kinds)
+    return check(Corpus(user_table, item_table, found, units={}), name=file.name)
+
+
+def _side(
+    source: Source,
+    folder: Path,
+    columns: SideColumns,
+    id_column: str,
+    reading: _Reading,
+    encoding: str,
+    errors: Literal["strict", "replace"],
+    failures: list[str],
+) -> Table | None:
+    """The item or user table, None where none is named; what is wrong goes to `failures`."""
+    if isinstance(source, str) and not source:
+        return None
+    try:
+        file = opened(source, folder, encoding, errors)
+        return _side_table(file, columns, columns.id or id_column, reading)
+    except UserError as error:
+        failures.append(str(error))
+        return None
+
+
+def _side_table(file: File, columns: SideColumns, id_column: str, reading: _Reading) -> Table:
+    text = _typed(file, columns.text, {id_column}, _wordy)
+    categories = _typed(file, columns.categories, {id_column}, _wordy)
+    numbers = _typed(file, columns.numbers, {id_column, *(columns.text or ()), *(columns.categories or ())}, _numeric)
+    several = {*columns.several, *(name for name in categories if _is_list(file.schema, name))}
+    _present(file, [id_column, *text, *categories, *numbers, *several])
+    _unused(file, {id_column, *text, *categories, *numbers, *several})
+    words = parse.texts(reading.missing_text)
+    wishes = {"id": Wish(id_column, parse.ids, parse.join_codes)}
+    wishes |= {f"text {name}": Wish(name, words, _join) for name in text}
+    wishes |= {f"number {name}": Wish(name, parse.numbers, _join) for name in numbers}
+    wishes |= _category_wishes([*categories, *several], several, reading)
+    read = parse.columns(file, wishes)
+    codes, names = read["id"]
+    if len(names) < len(codes):
+        raise UserError(report(file.name, _repeated(codes, names, file.name, id_column)))
+    return Table(
+        id=parse.as_strings(names),
+        text={name: read[f"text {name}"] for name in text},
+        categories={name: read[f"category {name}"] for name in dict.fromkeys([*categories, *several])},
+        numbers={name: read[f"number {name}"] for name in numbers},
+    )
+
+
+def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: _Reading) -> dict[str, Wish]:
+    named = {role: getattr(columns, role) for role in ("user", "item", "time", "list", "position", "split")}
+    optional = {r for r in ("list", "position", "split") if named[r] == getattr(EVENTS, r)}
+    named = {r: name for r, name in named.items() if name and not (r in optional and name not in file.schema.names)}
+    if not columns.user or not columns.item:
+        raise UserError("columns.user and columns.item must name a column of the event table")
+    acts = {} if kinds is None else {"kind": kinds.column} | ({"value": kinds.value} if kinds.value else {})
+    context = [*columns.categories, *columns.several, *columns.numbers]
+    used = {*named.values(), *acts.values(), *context}
+    feedback = () if kinds is not None else _typed(file, columns.feedback, used, _numeric)
+    if kinds is not None and columns.feedback:
+        raise UserError("columns.feedback and kinds are both given; with kinds the feedback is named by kinds.names")
+    _present(file, [*used, *feedback])
+    _unused(file, {*used, *feedback})
+    if kinds is None and not feedback:
+        raise UserError(
+            f"{file.name} has no feedback: no column of numbers or booleans beside {', '.join(sorted(used))}"
+        )
+    parsers = {
+        "user": (parse.ids, parse.join_codes),
+        "item": (parse.ids, parse.join_codes),
+        "time": (parse.times(reading.time_unit), _join),
+        "list": (parse.maybe_ids, parse.join_codes),
+        "position": (parse.positions, _join),
+        "split": (parse.splits, _join),
+        "kind": (parse.ids, parse.join_codes),
+        "value": (parse.numbers, _join),
+    }
+    wishes = {role: Wish(name, *parsers[role]) for role, name in {**named, **acts}.items()}
+    wishes |= {f"feedback {name}": Wish(name, parse.numbers, _join) for name in feedback}
+    wishes |= {f"number {name}": Wish(name, parse.numbers, _join) for name in columns.numbers}
+    return wishes | _category_wishes([*columns.categories, *columns.several], set(columns.several), reading)
+
+
+def _category_wishes(names: Sequence[str], several: set[str], reading: _Reading) -> dict[str, Wish]:
+    many = parse.split_by(reading.separator)
+    return {
+        f"category {name}": Wish(name, many, parse.join_several)
+        if name in several
+        else Wish(name, parse.maybe_words, parse.join_single)
+        for name in names
+    }
+
+
+def _events(read: dict, user: np.ndarray, item: np.ndarray) -> Events:
+    def named(kind: str) -> dict:
+        return {role.removeprefix(kind): column for role, column in read.items() if role.startswith(kind)}
+
+    return events_from(
+        user,
+        item,
+        read["time"] if "time" in read else np.arange(len(user)),
+        feedback=named("feedback "),
+        list=read["list"][0] if "list" in read else None,
+        position=read.get("position"),
+        split=read.get("split"),
+        categories=named("category "),
+        numbers=named("number "),
+    )
+
+
+def _rows(
+    ids: tuple[np.ndarray, pa.Array], side: Table | None, file: str, column: str, failures: list[str]
+) -> tuple[np.ndarray, Table]:
+    """(row of each event in the table, the table): made of the events' ids where there is none."""
+    codes, names = ids
+    if side is None:
+        return codes, Table(parse.as_strings(names), {}, {}, {})
+    at = pc.index_in(names, value_set=pa.array(side.id.tolist(), pa.string())).fill_null(-1).to_numpy(False)
+    unknown = np.flatnonzero(at < 0)
+    if len(unknown):
+        first = [f"{names[int(code)].as_py()!r} (row {int(np.argmax(codes == code)) + 1})" for code in unknown[:3]]
+        found = f"{file}, column {column}: {len(unknown)} ids are not in the {column} table"
+        failures.append(f"{found}, the first: {', '.join(first)}; add their rows or drop the events")
+    return at.astype(np.int32)[codes], side
+
+
+def _lists_checked(events: Events, duplicates: str, file: str) -> Events:
+    """The events with no item twice in a list: an error, or the last row of each kept."""
+    mixed, again = list_problems(events)
+    problems = [
+        f"rows {a + 1} and {b + 1} have one list but two users; a list belongs to one user" for a, b in mixed[:3]
+    ]
+    if duplicates == "error":
+        fix = "drop one or set `duplicates: last`"
+        problems += [f"rows {a + 1} and {b + 1} show one item in the same list; {fix}" for a, b in again[:3]]
+    if problems:
+        raise UserError(report(file, [f"{file}, {problem}" for problem in problems]))
+    kept = np.ones(len(events.list), bool)
+    kept[again[:, 0]] = False
+    return events_at(events, np.flatnonzero(kept)) if len(again) else events
+
+
+def _repeated(codes: np.ndarray, names: pa.Array, file: str, column: str) -> list[str]:
+    order = np.argsort(codes, kind="stable")
+    at = np.flatnonzero(codes[order][1:] == codes[order][:-1])
+    return [
+        f"{file}, column {column}: rows {order[x] + 1} and {order[x + 1] + 1} have the same id "
+        f"{names[int(codes[order[x]])].as_py()!r}; drop one"
+        for x in at[:20]
+    ]
+
+
+def _typed(file: File, names: tuple[str, ...] | None, used: set[str], fits) -> tuple[str, ...]:
+    if names is not None:
+        return tuple(names)
+    return tuple(field.name for field in file.schema if field.name not in used and fits(field.type))
+
+
+def _wordy(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _listed(kind)
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    # An empty column has the null type, in a file without rows all have.
+    return (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    )
+
+
+def _listed(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _is_list(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and _listed(schema.field(name).type)
+
+
+def _present(file: File, names: Sequence[str]) -> None:
+    missing = sorted({name for name in names if name not in file.schema.names})
+    if missing:
+        there = ", ".join(file.schema.names)
+        raise UserError(
+            f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"
+        )
+
+
+def _unused(file: File, used: set[str]) -> None:
+    extra = [name for name in file.schema.names if name not in used]
+    if extra:
+        warnings.warn(f"{file.name}: columns {', '.join(extra)} are not used", stacklevel=4)
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts)
