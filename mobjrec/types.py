@@ -154,6 +154,7 @@ class Objective(NamedTuple):
         memory gets no gradient, is checkpointed, and a device's change to it is summed over devices
     positive: whether every value is >= 0
     probability: whether `predict` is a probability of a binary label (log loss and accuracy are then reported)
+    expectation: whether `predict` estimates the label in its own unit (RMSE is then reported)
     label: the label that measures this objective in an evaluation; "" where none does
     """
 
@@ -165,6 +166,7 @@ class Objective(NamedTuple):
     positive: bool = True
     probability: bool = False
     label: str = ""
+    expectation: bool = False
 
 
 class Signals(NamedTuple):

@@ -118,7 +118,7 @@ def build(
     user_texts = _lay(users, size.user_rows, size.user_slots, feed.user_row)
     item_texts = _lay(items, size.item_rows, size.item_slots, feed.item_row)
     cells = sum(t.slot.size for t in (user_texts, item_texts) if t is not None and t.slot is not None)
-    labels, observed = _labels(feed.dataset, lists, drawn)
+    labels, observed = labels_of(feed.dataset, lists, drawn)
     who = np.where(rows >= 0, lists.user[rows], -1)
     place = drawn.row
     logged = (place >= 0)[..., None]
@@ -279,7 +279,7 @@ def _side(ids: np.ndarray, features: np.ndarray, who: np.ndarray, text: np.ndarr
     return Side(text, np.where(real, ids[who], 0).astype(np.int32), np.where(real, features[who], 0).astype(np.float32))
 
 
-def _labels(dataset: Dataset, lists: Lists, drawn: Drawn) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def labels_of(dataset: Dataset, lists: Lists, drawn: Drawn) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Labels [B, L], 0 where not observed, and where they are; a drawn item is an observed 0 of labels known everywhere."""
     labels, observed = {}, {}
     for name, column in lists.labels.items():
