@@ -148,7 +148,7 @@ def _unreadable(path: Path, encoding: str, errors: str, error: Exception) -> Use
 
 
 def _likely(batch: pa.RecordBatch) -> pa.Schema:
-    """What the cells look like: numbers where more than half of the filled ones are, so that a wrong cell is an error."""
+    """What the cells look like: numbers where more than half of them are, so that one wrong cell is an error."""
 
     def kind(cells: pa.Array) -> pa.DataType:
         fits = pc.match_substring_regex(cells, rf"(?i){NUMBER}|^(true|false)$")

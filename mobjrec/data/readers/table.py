@@ -106,10 +106,11 @@ def table(
     item, item_table = _rows(read["item"], item_table, file.name, columns.item, failures)
     if failures:
         raise UserError("\n".join(failures))
-    rows = (
-        _lists_checked(_events(read, user, item), duplicates, file.name) if kinds is None else _events(read, user, item)
-    )
-    found = pivoted(rows, read.get("kind"), read.get("value"), kinds)
+    found = _events(read, user, item)
+    if kinds is None:
+        found = _lists_checked(found, duplicates, file.name)
+    else:
+        found = pivoted(found, *read["kind"], read.get("value"), kinds)
     return check(Corpus(user_table, item_table, found, units={}), name=file.name)
 
 
@@ -273,7 +274,6 @@ def _wordy(kind: pa.DataType) -> bool:
 
 
 def _numeric(kind: pa.DataType) -> bool:
-    # An empty column has the null type, in a file without rows all have.
     return (
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
     )
