@@ -1,6 +1,5 @@
 """Python's own name lookup, with sentences for what can go wrong: a short name in a seam's room, or `module:name`."""
 
-import functools
 import importlib
 import inspect
 import re
@@ -49,23 +48,26 @@ PATH = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 def lookup(seam: str, use: str) -> Callable[..., Any]:
     """The function that `use` names for a seam. UserError says what is not there and what is."""
-    if ":" in use:
-        return _imported(use)
     if seam not in ROOMS:
         raise ValueError(f"there is no seam {seam!r}; seams are {', '.join(ROOMS)}")
+    function = _imported(use) if ":" in use else _in_room(seam, use)
+    made = _returns(function)
+    if made not in (None, seam):
+        raise UserError(f"{use} makes a {made}, but a {seam} belongs here{_hint(use, seam)}")
+    return function
+
+
+def _in_room(seam: str, use: str) -> Callable[..., Any]:
     name = use.replace("-", "_")
     room = _module(ROOMS[seam])
-    if name in getattr(room, "__all__", ()):
-        function = getattr(room, name, None)
-        if not inspect.isclass(function) and callable(function):
-            other = _returns(function)
-            if other is None or other == seam or ROOMS[other] != ROOMS[seam]:
-                return function
-            raise UserError(
-                f"{use} makes a {other}, but a {seam} belongs here" + nearest(use, names(seam), what="names")
-            )
-    hint = nearest(name, names(seam), what="names") or f"; {ROOMS[seam]} has no names yet"
-    raise UserError(f'there is no {seam} {use!r}{hint} ("module:name" is one of your own)')
+    function = getattr(room, name, None) if name in getattr(room, "__all__", ()) else None
+    if function is None or inspect.isclass(function) or not callable(function):
+        raise UserError(f'there is no {seam} {use!r}{_hint(name, seam)} ("module:name" is one of your own)')
+    return function
+
+
+def _hint(name: str, seam: str) -> str:
+    return nearest(name, names(seam), what="names") or f"; {ROOMS[seam]} has none"
 
 
 def names(seam: str) -> list[str]:
@@ -134,9 +136,8 @@ def _module(name: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             files = [path.stem for path in Path.cwd().glob("*.py")]
-            raise UserError(
-                f"there is no module {name}, here or installed{nearest(name, files, what='here')}"
-            ) from error
+            hint = nearest(name, files, what="here")
+            raise UserError(f"there is no module {name}, here or installed{hint}") from error
         raise UserError(_raised(name, error)) from error
     except (Exception, SystemExit) as error:
         raise UserError(_raised(name, error)) from error

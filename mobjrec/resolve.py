@@ -1,5 +1,7 @@
-"""From a block of the config to a bound callable: the function is found by Python's name lookup, its settings are checked
-against its annotated signature, and its defaults are written down.
+"""From a block of the config to a bound callable.
+
+The function is found by Python's name lookup, its settings are checked against its annotated signature, and its defaults
+are written down.
 
 A short name is looked up in the `__all__` of the seam's room (`ml-100k` is `ml_100k` there); `module:name` is an import
 path, the current folder included. Nothing is registered, and no room is imported before one of its names is asked for.
@@ -19,6 +21,7 @@ from mobjrec.problems import KeyPath, Problem, found, nearest, report
 # What the caller of a bound function hands over, by seam: a config cannot set it.
 SUPPLIED = {
     "model": ("spec", "heads"),
+    "optimizer": ("steps",),
     "Loss": ("scores", "labels", "where", "weights"),
     "Metric": ("scores", "labels", "where"),
 }
@@ -46,7 +49,7 @@ class Scope(NamedTuple):
     problems: list[Problem]
 
 
-def bind(seam: str, block: Block | Mapping[str, Any] | str, *, where: str, objectives: tuple[str, ...]) -> Bound:
+def bind(seam: str, block: Block | Mapping[str, Any] | str, *, where: str, objectives: tuple[str, ...] = ()) -> Bound:
     """The function that a block names, its settings checked and nested blocks built.
 
     where: the block's dotted path, for messages   objectives: their names, in the order of [K]
@@ -122,8 +125,9 @@ def _called(seam: str, function: Callable[..., Any], arguments: dict[str, Any], 
         return functools.partial(function, **arguments) if arguments else function
 
     def call(*supplied: Any) -> Any:
+        given = dict(zip(SUPPLIED.get(seam, ()), supplied, strict=True))
         try:
-            return function(*supplied, **arguments)
+            return function(**given, **arguments)
         except ValueError as error:
             raise UserError(f"{'.'.join(map(str, path))}: {error}") from error
 
@@ -137,6 +141,9 @@ def _hints(function: Callable[..., Any], use: str, supplied: tuple[str, ...]) ->
         annotations = get_type_hints(function, include_extras=True)
     except Exception as error:
         raise UserError(f"the signature of {use} cannot be read ({error}); wrap it in an annotated function") from error
+    lacking = [name for name in supplied if name not in {one.name for one in parameters}]
+    if lacking:
+        raise UserError(f"{use} has no argument {' and '.join(lacking)}, which the run supplies")
     hints = {}
     for one in parameters:
         if one.name in supplied or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
@@ -145,7 +152,6 @@ def _hints(function: Callable[..., Any], use: str, supplied: tuple[str, ...]) ->
             why = "has no annotation" if one.name not in annotations else "cannot be given by name"
             text = f"the argument {one.name} of {use} {why}, so a setting cannot be checked"
             raise UserError(f"{text}; wrap {use} in a function of your own with annotated arguments")
-        # Not annotations[name] alone: it must be the very object of the signature, see fitting.PerObjective.
         hints[one.name] = (annotations[one.name], MISSING if one.default is one.empty else one.default)
     return hints
 
@@ -153,6 +159,7 @@ def _hints(function: Callable[..., Any], use: str, supplied: tuple[str, ...]) ->
 def _unknown(
     seam: str, use: str, settings: Mapping[str, Any], hints: Mapping[str, Any], path: KeyPath
 ) -> list[Problem]:
+    """The settings that the function does not have."""
     problems = []
     for key in settings:
         if key in SUPPLIED.get(seam, ()):
