@@ -1,0 +1,305 @@
+"""Sealed checkpoints: a step counts only where its seal proves that the files are those that were written.
+
+`folder/checkpoints/N` holds step N as orbax writes it, one array a leaf under the leaf's path; `seal-N.json` beside it
+holds every file's sha256, every leaf's shape and dtype, the versions at work and what the caller adds. `folder/best` is
+the same for the best step. Orbax alone restores a flipped byte without a word, casts dtypes silently and takes a
+half-written step for the newest. Saving and cleaning want the run folder's lock (record.py); reading does not.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from mobjrec.environment import versions
+from mobjrec.errors import RunFolderError
+from mobjrec.types import Tree
+
+SCHEMA = 1
+RECENT, BEST = "checkpoints", "best"
+# Leaves that a message lists before it only counts.
+LISTED = 20
+
+
+def save(folder: Path, state: Tree, step: int, seal: dict[str, Any], *, name: str = RECENT, keep: int = 2) -> None:
+    """Write `state` as step `step` and seal it; then drop all but the `keep` newest sealed steps.
+
+    Returns when the seal is on disk; nothing older is touched before. A step that is there already and verifies is left
+    as it is. `seal`: JSON values to find again with the state (hashes of config, tokeniser and data).
+    Leaves: JAX arrays, typed keys too, numpy arrays, numbers; arrays without elements are kept in the seal alone.
+
+    RunFolderError if the disk has less than 1.5 times the state's size free, if writing fails, or if a later step is
+    there that verifies. ValueError for a leaf that is none of the above.
+    """
+    root = folder.resolve() / name
+    leaves = {path: _stored(path, leaf) for path, leaf in _leaves(state).items()}
+    later = [other for other in steps(folder, name=name) if other >= step and not _examined(root, other)[1]]
+    if later == [step]:
+        return
+    if later:
+        raise RunFolderError(f"{root} holds step {later[-1]}; step {step} cannot be saved after it")
+    clean(folder, name=name)
+    _write(root, step, {path: leaf for path, leaf in leaves.items() if leaf.size})
+    if jax.process_index() == 0:
+        tree = {path: _spec(leaf) for path, leaf in _leaves(state).items()}
+        _write_seal(root, step, {"schema": SCHEMA, "step": step, "tree": tree, "versions": versions(), "run": seal})
+        for old in _surplus(steps(folder, name=name), step, keep):
+            _drop(root, old)
+    ocp.multihost.sync_global_processes(f"mobjrec:sealed:{name}:{step}")
+
+
+def latest(
+    folder: Path, like: Tree, *, name: str = RECENT, partial: bool = False
+) -> tuple[Tree, dict[str, Any]] | None:
+    """The newest step that verifies, in the form of `like`, with its seal; None where nothing was ever sealed.
+
+    like: arrays or ShapeDtypeStructs, whose shardings decide where the arrays go (else the first device).
+    partial: read only the leaves of `like`, `{"params": ...}` of a whole training state, say.
+    The seal is the file's content (`step`, `run`: what the caller of `save` gave, `versions`, `tree`) and
+    `skipped`: a sentence for each newer step that does not verify.
+
+    RunFolderError if there are sealed steps and none verifies, if the step was written by a newer schema, or if leaves
+    are missing, unexpected, or of another shape or dtype; every one is named. Nothing is cast.
+    """
+    root, skipped = folder.resolve() / name, []
+    for step in reversed(_present(root)):
+        seal, fault = _examined(root, step)
+        if not fault:
+            _check_fit(root, seal, like, partial)
+            return _read(root, step, like), {**seal, "skipped": skipped}
+        skipped.append(f"step {step} is not used: {fault}")
+    if steps(folder, name=name):
+        raise RunFolderError(f"no checkpoint in {root} can be trusted; " + "; ".join(skipped))
+    return None
+
+
+def best(folder: Path, like: Tree, *, partial: bool = False) -> tuple[Tree, dict[str, Any]] | None:
+    """The step that was saved with `name=BEST`, as `latest` returns it."""
+    return latest(folder, like, name=BEST, partial=partial)
+
+
+def steps(folder: Path, *, name: str = RECENT) -> list[int]:
+    """Numbers of the sealed steps, ascending; whether they verify is not looked at."""
+    root = folder.resolve() / name
+    return [step for step in _present(root) if _seal_file(root, step).is_file()]
+
+
+def clean(folder: Path, *, name: str = RECENT) -> None:
+    """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
+    root = folder.resolve() / name
+    if jax.process_index() == 0 and root.is_dir():
+        for path in root.iterdir():
+            if ".orbax-checkpoint-tmp" in path.name and path.is_dir():
+                shutil.rmtree(path)
+            seal = re.fullmatch(r"\.seal-\d+\.tmp|seal-(\d+)\.json", path.name)
+            if seal and not (seal[1] and (root / seal[1]).is_dir()):
+                path.unlink()
+        for step in set(_present(root)) - set(steps(folder, name=name)):
+            shutil.rmtree(root / str(step))
+    ocp.multihost.sync_global_processes(f"mobjrec:clean:{name}")
+
+
+def _leaves(tree: Tree) -> dict[str, Any]:
+    """Leaves by path, "params/encoder/kernel"; a NamedTuple and a dict of the same names have the same paths."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    if len(named) != len(flat):
+        raise ValueError("two leaves of the state have the same path; a key of a dict must not contain '/'")
+    return named
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def _stored(path: str, leaf: Any) -> jax.Array | np.ndarray:
+    """The leaf as an array that orbax can write; numpy scalars and large integers it refuses too late."""
+    if isinstance(leaf, jax.Array):
+        return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    array = np.asarray(leaf)
+    if array.dtype.kind in "OSUMmT":
+        raise ValueError(f"{path} is a {type(leaf).__name__}; a checkpoint holds arrays and numbers up to 64 bits")
+    return array
+
+
+def _spec(leaf: Any) -> dict[str, Any]:
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _write(root: Path, step: int, leaves: dict[str, jax.Array | np.ndarray]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    needed, free = int(1.5 * sum(leaf.nbytes for leaf in leaves.values())), shutil.disk_usage(root).free
+    if free < needed:
+        raise RunFolderError(f"no room for step {step} in {root}: {needed:,} bytes needed, {free:,} free")
+    # A step that is there was examined by `save` and does not verify: it is written anew.
+    if (root / str(step)).is_dir():
+        _drop(root, step)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(root / str(step), leaves)
+            checkpointer.wait_until_finished()
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
+
+
+def _write_seal(root: Path, step: int, seal: dict[str, Any]) -> None:
+    seal = {**seal, "files": _hashes(root / str(step))}
+    text = json.dumps({**seal, "sha256": _digest(seal)}, indent=1, allow_nan=False)
+    temporary = root / f".seal-{step}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, _seal_file(root, step))
+    directory = os.open(root, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def _seal_file(root: Path, step: int) -> Path:
+    return root / f"seal-{step}.json"
+
+
+def _digest(seal: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(seal, sort_keys=True).encode()).hexdigest()
+
+
+def _hashes(step: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in step.rglob("*") if path.is_file())
+    return {str(path.relative_to(step)): {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        # The seal must not reach the disk before what it speaks of.
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _present(root: Path) -> list[int]:
+    """Steps with a folder, sealed or not, ascending."""
+    return sorted(int(path.name) for path in root.glob("*") if path.name.isdigit() and path.is_dir())
+
+
+def _surplus(sealed: list[int], step: int, keep: int) -> list[int]:
+    """What may go once `step` is sealed: all but the newest, and what came after `step` (it did not verify)."""
+    until = [other for other in sealed if other <= step]
+    return until[: -max(keep, 1)] + [other for other in sealed if other > step]
+
+
+def _drop(root: Path, step: int) -> None:
+    # The seal goes first: what a kill leaves between the two is an unsealed step, not a damaged one.
+    _seal_file(root, step).unlink(missing_ok=True)
+    shutil.rmtree(root / str(step))
+
+
+def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
+    """The step's seal, and what is wrong with the step in words; "" if it is as it was written."""
+    try:
+        seal = json.loads(_seal_file(root, step).read_bytes())
+        body = {key: value for key, value in seal.items() if key != "sha256"}
+        if seal["sha256"] != _digest(body):
+            return {}, f"its seal {_seal_file(root, step).name} was changed"
+    except FileNotFoundError:
+        return {}, "it has no seal, the save was cut short"
+    except (ValueError, KeyError, AttributeError, OSError):
+        return {}, f"its seal {_seal_file(root, step).name} cannot be read"
+    if seal["schema"] > SCHEMA:
+        raise RunFolderError(
+            f"step {step} in {root} was written by a newer mobjrec ({seal['versions'].get('mobjrec')}, "
+            f"checkpoint schema {seal['schema']}, this one reads {SCHEMA}); install that version"
+        )
+    for name, written in seal["files"].items():
+        path = root / str(step) / name
+        try:
+            size = path.stat().st_size
+            if size != written["size"]:
+                return seal, f"file {name} has {size:,} bytes, {written['size']:,} were written"
+            if _hash(path) != written["sha256"]:
+                return seal, f"file {name} was changed"
+        except OSError:
+            return seal, f"file {name} is missing or cannot be read"
+    return seal, ""
+
+
+def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> None:
+    stored, expected = seal["tree"], {path: _spec(leaf) for path, leaf in _leaves(like).items()}
+    missing = [f"{path} {_shown(expected[path])}" for path in expected if path not in stored]
+    unexpected = [f"{path} {_shown(stored[path])}" for path in stored if path not in expected and not partial]
+    changed = [
+        f"{path} ({_shown(stored[path])} stored, {_shown(expected[path])} expected)"
+        for path in expected
+        if path in stored and stored[path] != expected[path]
+    ]
+    parts = [("missing", missing), ("unexpected", unexpected), ("changed", changed)]
+    told = [f"{len(rows)} {word}: {_listed(rows)}" for word, rows in parts if rows]
+    if told:
+        raise RunFolderError(
+            f"step {seal['step']} in {root} is of another model or optimizer; leaves {'; '.join(told)}. "
+            "Use the config that the run was started with, or a new run folder."
+        )
+
+
+def _shown(spec: dict[str, Any]) -> str:
+    return f"{spec['dtype']}{spec['shape']}"
+
+
+def _listed(rows: list[str]) -> str:
+    return ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
+
+
+def _read(root: Path, step: int, like: Tree) -> Tree:
+    leaves = _leaves(like)
+    targets = {path: _target(leaf) for path, leaf in leaves.items()}
+    wanted = {path: target for path, target in targets.items() if np.prod(target.shape)}
+    arguments = ocp.args.PyTreeRestore(
+        item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
+    )
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            arrays = checkpointer.restore(root / str(step), args=arguments)
+    # Orbax raises a bare Exception for a data file that it cannot read.
+    except Exception as error:
+        raise RunFolderError(f"step {step} in {root} could not be read: {_sentence(error)}") from error
+    empty = {path: np.zeros(target.shape, target.dtype) for path, target in targets.items() if path not in wanted}
+    values = [_restored(leaf, {**arrays, **empty}[path]) for path, leaf in leaves.items()]
+    return jax.tree.unflatten(jax.tree.structure(like), values)
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
+    if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return np.asarray(leaf)
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
+
+
+def _restored(leaf: Any, value: jax.Array | np.ndarray) -> Any:
+    """The value in the kind of `leaf`: typed key, JAX array, numpy array or scalar, Python number."""
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(value, impl=_implementation(leaf))
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return value if isinstance(value, jax.Array) else jax.device_put(value, _target(leaf).sharding)
+    if isinstance(leaf, np.ndarray):
+        return np.asarray(value)
+    return np.asarray(value)[()] if isinstance(leaf, np.generic) else np.asarray(value).item()
+
+
+def _implementation(leaf: Any) -> Any:
+    # `key_impl` takes no ShapeDtypeStruct, but a traced key, which is one in all else.
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]
+
+
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,257 @@
+"""The run folder: who writes into it, with which config and on what machine, and every number that was measured.
+
+    config.yaml         the complete config        env.json        a list with one entry a start
+    metrics.jsonl       the record, a row a line   events/         a view of it for TensorBoard
+    result.json         there once the run is over checkpoints/    and best/: see checkpoint.py
+    mobjrec.lock        marks the folder as ours; locked as long as a process writes, by the kernel, so never stale
+
+In a run of several processes only the first one opens the folder.
+"""
+
+import fcntl
+import json
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from mobjrec.environment import changes, environment
+from mobjrec.errors import RunFolderError
+
+LOCK = "mobjrec.lock"
+
+
+class Status(NamedTuple):
+    """How a run stands: last recorded step (-1 = none), whether a process writes (which, and where), if it is over."""
+
+    step: int
+    running: bool
+    pid: int
+    host: str
+    over: bool
+
+
+@final
+class Record:
+    """A locked run folder. `previous`: the config text it was started with, None for a new run.
+
+    Nothing but the lock is written before `start`. Closing gives the folder back; leaving a `with` block closes.
+    """
+
+    def __init__(self, folder: Path, lock: int, config_text: str):
+        self.folder = folder
+        self.previous = _text(folder / "config.yaml")
+        self.lost = 0
+        self._lock, self._config = lock, config_text
+        self._rows: int | None = None
+        self._events: Any = None
+
+    def start(self, step: int, command: Sequence[str] = tuple(sys.argv)) -> list[str]:
+        """Make the folder that of a run at `step`: rows of later steps are cut, config and environment written.
+
+        Returns a sentence for each version or device that is not that of the last start.
+        """
+        starts = _starts(self.folder)
+        now = {"step": step, "command": list(command), **environment()}
+        _replace(self.folder / "config.yaml", self._config)
+        _replace(self.folder / "env.json", json.dumps([*starts, now], indent=1))
+        (self.folder / "result.json").unlink(missing_ok=True)
+        _cut(self.folder / "metrics.jsonl", step)
+        self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._events = _event_file(self.folder / "events", len(starts), step)
+        return changes(starts[-1], now) if starts else []
+
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """One row: {"step", "kind", **values}. `kind` is "train" or "eval"; `step` counts the updates done.
+
+        values: numbers, strings, arrays and lists of them, host or device; what is not finite becomes null. Event files
+        get the finite scalars as KIND/NAME. A disk that is full loses the row, not the run: `lost` counts them.
+
+        ValueError if a value is named step or kind.
+        """
+        if {"step", "kind"} & values.keys():
+            raise ValueError("a value cannot be named 'step' or 'kind': those name the row itself")
+        plain = {name: _plain(value) for name, value in values.items()}
+        line = json.dumps({"step": step, "kind": kind, **plain}, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        size = os.fstat(self._rows).st_size
+        try:
+            if os.write(self._rows, line) < len(line):
+                os.ftruncate(self._rows, size)
+                raise OSError("the disk is full")
+            _write_events(self._events, step, kind, plain)
+        except OSError as error:
+            if not self.lost:
+                print(f"cannot record step {step} in {self.folder}: {error}; the run goes on", file=sys.stderr)
+            self.lost += 1
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`: the run is over. A later start with more steps takes it away again."""
+        plain = {name: _plain(value) for name, value in result.items()}
+        _replace(self.folder / "result.json", json.dumps(plain, indent=1))
+
+    def close(self) -> None:
+        """Close the files and free the folder; a second call does nothing."""
+        if self._events is not None:
+            self._events.close()
+        for handle in (self._rows, self._lock):
+            if handle is not None:
+                os.close(handle)
+        self._events = self._rows = self._lock = None
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open(folder: Path, config_text: str) -> Record:
+    """The run folder, made if it is not there, locked until it is closed or the process ends in any way.
+
+    RunFolderError if another process has it (named), if it holds files and is not a run's, or if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = sorted(path.name for path in folder.iterdir())
+        if there and LOCK not in there:
+            raise RunFolderError(
+                f"{folder} is not a run folder: it holds {', '.join(there[:3])}{' ...' if len(there) > 3 else ''}; "
+                "name an empty folder or one that does not exist yet"
+            )
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise RunFolderError(f"{folder} cannot be a run folder: {reason}") from error
+    if not _locked(lock, fcntl.LOCK_EX, tries=3):
+        os.close(lock)
+        owner = _owner(folder)
+        raise RunFolderError(
+            f"{folder} is in use by process {owner.get('pid', 'unknown')} on {owner.get('host', 'this machine')}; "
+            "wait for it, stop it, or give this run a folder of its own"
+        )
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+    return Record(folder.resolve(), lock, config_text)
+
+
+def rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows of `metrics.jsonl` in the order of writing; a last line that is still being written is left out.
+
+    Nothing if there is no record. RunFolderError for a broken line, with its number.
+    """
+    path = folder / "metrics.jsonl"
+    content = path.read_bytes() if path.is_file() else b""
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise RunFolderError(f"{path}, line {number} is damaged; a resumed run drops it") from error
+
+
+def state(folder: Path) -> Status:
+    """How the run in `folder` stands, looked at without disturbing it. RunFolderError if the folder is not a run's."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError as error:
+        raise RunFolderError(f"{folder} is not a run folder: it has no {LOCK}") from error
+    running = not _locked(lock, fcntl.LOCK_SH)
+    os.close(lock)
+    owner = _owner(folder) if running else {}
+    step = max((row["step"] for row in rows(folder)), default=-1)
+    return Status(step, running, owner.get("pid", 0), owner.get("host", ""), (folder / "result.json").is_file())
+
+
+def _locked(lock: int, kind: int, tries: int = 1) -> bool:
+    for _ in range(tries):
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            # `state` holds the lock for an instant when it looks; a start must not fail by that.
+            time.sleep(0.1 if tries > 1 else 0.0)
+    return False
+
+
+def _owner(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / LOCK).read_text())
+    except ValueError:
+        return {}
+
+
+def _starts(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(_text(folder / "env.json") or "[]")
+    except ValueError as error:
+        raise RunFolderError(f"{folder / 'env.json'} is damaged; move it away to go on without it") from error
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _cut(path: Path, step: int) -> None:
+    """Leave the rows up to `step` and nothing of a line that a kill cut short."""
+    content = path.read_bytes() if path.is_file() else b""
+    kept = []
+    for line in content.splitlines(keepends=True):
+        try:
+            keeps = line.endswith(b"\n") and json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            keeps = False
+        kept += [line] if keeps else []
+    if b"".join(kept) != content:
+        _replace(path, b"".join(kept).decode())
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    array = np.asarray(value)
+    # JSON's encoder knows no bfloat16, nor does `tolist`.
+    return _plain((array.astype(np.float64) if array.dtype.kind == "V" else array).tolist())
+
+
+def _event_file(folder: Path, number: int, step: int) -> Any:
+    """An event file whose readers drop what older files hold after `step`.
+
+    Two files of one second would have one name, and the second would overwrite the first: hence the suffix. Written
+    without tensorboardX's queue and thread: when a full disk kills the thread, the queue blocks the run for good.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    folder.mkdir(exist_ok=True)
+    events = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}.{number}")
+    events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+    events.flush()
+    return events
+
+
+def _write_events(events: Any, step: int, kind: str, values: dict[str, Any]) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.summary import scalar
+
+    for name, value in values.items():
+        if isinstance(value, int | float):
+            events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(f"{kind}/{name}", value)))
+    events.flush()
