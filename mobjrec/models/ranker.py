@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
@@ -9,9 +10,6 @@ from flax import nnx
 from mobjrec.models.functional import Make, bind, blank, init
 from mobjrec.models.tower import ItemTower, UserTower
 from mobjrec.types import Array, Encoder, Input, Model, Scorer, SideSpec, Spec, Texts, Tree
-
-# Which of a list's masks a key is for: the same key given to two of the model's functions draws two masks.
-ITEM, USER, SCORE = 1, 2, 3
 
 
 def ranker(
@@ -41,15 +39,13 @@ def ranker(
     _check_side("user", user, spec.users)
     _check_side("item", item, spec.items)
     _check_history(spec, user, item)
-    if dropout < 0 or dropout >= 1 or id_dropout < 0 or id_dropout >= 1:
-        raise ValueError(f"dropout is {dropout} and id_dropout {id_dropout}; both must be at least 0 and below 1")
+    for name, rate in (("dropout", dropout), ("id_dropout", id_dropout)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} is {rate}; it must be at least 0 and below 1")
     encoders = _encoders(spec, user, item, encoder, user_encoder, item_encoder)
     blanks = {name: blank(make) for name, make in encoders.items()}
-    read_by = {side: "both" if "both" in encoders else side for side in ("user", "item")}
-    text = {side: blanks[read_by[side]].width if given.text else 0 for side, given in (("user", user), ("item", item))}
-
-    def make_item(rngs: nnx.Rngs) -> ItemTower:
-        return ItemTower(spec.items, item, text["item"], width, layers, dropout, id_dropout, rngs=rngs)
+    frozen = {name: frozenset(getattr(module, "frozen", ())) for name, module in blanks.items()}
+    of_users, of_items = ("both", "both") if "both" in encoders else ("user", "item")
 
     def make_scorer(rngs: nnx.Rngs) -> nnx.Module:
         return scorer(width, heads, spec, rngs)
@@ -57,55 +53,43 @@ def ranker(
     sequence = getattr(blank(make_scorer), "sequence", False)
 
     def make_user(rngs: nnx.Rngs) -> UserTower:
-        return UserTower(spec.users, user, text["user"], width, layers, dropout, id_dropout, sequence, rngs=rngs)
+        text = blanks[of_users].width if user.text else 0
+        return UserTower(spec.users, user, text, width, layers, dropout, id_dropout, sequence, rngs=rngs)
 
-    parts = {"user": make_user, "item": make_item, "scorer": make_scorer}
-    user_tower, item_tower, scored = (bind(parts[name]) for name in ("user", "item", "scorer"))
-    frozen = {name: frozenset(getattr(module, "frozen", ())) for name, module in blanks.items()}
-
-    def init_params(key: Array) -> Tree:
-        keys = dict(zip((*encoders, *parts), jax.random.split(key, len(encoders) + len(parts)), strict=True))
-        params = {name: init(make)(keys[name]) for name, make in parts.items()}
-        return {"encoder": {name: init(make)(keys[name]) for name, make in encoders.items()}, **params}
-
-    def item_vectors(params: Tree, text: Array | None, ids: Array, features: Array, keys: Array | None) -> Array:
-        return item_tower(params["item"])(text, ids, features, _folded(keys, ITEM))
-
-    def user_vectors(
-        params: Tree,
-        text: Array | None,
-        ids: Array,
-        features: Array,
-        history: Array | None,
-        where: Array | None,
-        keys: Array | None,
-    ) -> Array:
-        return user_tower(params["user"])(text, ids, features, history, where, _folded(keys, USER))
-
-    def score(
-        params: Tree,
-        users: Array,
-        items: Array,
-        context: Array,
-        context_ids: Array,
-        preference: Array | None,
-        keys: Array | None,
-    ) -> dict[str, Array]:
-        module = scored(params["scorer"])
-        return module(users, items, context, context_ids, preference, _folded(keys, SCORE))
+    def make_item(rngs: nnx.Rngs) -> ItemTower:
+        text = blanks[of_items].width if item.text else 0
+        return ItemTower(spec.items, item, text, width, layers, dropout, id_dropout, rngs=rngs)
 
     return Model(
-        init=init_params,
-        encode_users=_encode(encoders, read_by["user"], frozen),
-        encode_items=_encode(encoders, read_by["item"], frozen),
-        item=item_vectors,
-        user=user_vectors,
-        score=score,
+        init=_init(encoders, {"user": make_user, "item": make_item, "scorer": make_scorer}),
+        encode_users=_encode(encoders, of_users, frozen),
+        encode_items=_encode(encoders, of_items, frozen),
+        item=_part(make_item, "item"),
+        user=_part(make_user, "user"),
+        score=_part(make_scorer, "scorer"),
         heads=dict(heads),
         trainable=lambda params: _marked(params, lambda path: not _is_frozen(path, frozen)),
         shared=lambda params: _marked(params, lambda path: not (_is_frozen(path, frozen) or _is_own(path))),
         freeze=_freeze(encoders, frozen),
     )
+
+
+def _init(encoders: dict[str, Make], parts: dict[str, Make]) -> Callable[[Array], Tree]:
+    def init_params(key: Array) -> Tree:
+        of_encoders, of_parts = jax.random.split(key)
+        return {"encoder": _drawn(encoders, of_encoders), **_drawn(parts, of_parts)}
+
+    return init_params
+
+
+def _drawn(makes: dict[str, Make], key: Array) -> Tree:
+    return {name: init(make)(jax.random.fold_in(key, number)) for number, (name, make) in enumerate(makes.items())}
+
+
+def _part(make: Make, name: str) -> Callable[..., Any]:
+    """The module's call as a function of all parameters, of which it reads those at `name`, and its inputs."""
+    bound = bind(make)
+    return lambda params, *inputs: bound(params[name])(*inputs)
 
 
 def _encoders(
@@ -153,11 +137,7 @@ def _encode(encoders: dict[str, Make], name: str, frozen: dict[str, frozenset[st
     def encode(params: Tree, texts: Texts, keys: Array | None) -> Array:
         if texts.vector is not None:
             return texts.vector
-        # Frozen parts are constants here, so no backward pass is spent on them.
-        held = {
-            part: jax.lax.stop_gradient(tree) if part in frozen[name] else tree for part, tree in params[name].items()
-        }
-        return bound(held)(texts, None if constant else keys)
+        return bound(params[name])(texts, None if constant else keys)
 
     return encode
 
@@ -220,7 +200,3 @@ def _is_frozen(path: tuple[str, ...], frozen: dict[str, frozenset[str]]) -> bool
 
 def _is_own(path: tuple[str, ...]) -> bool:
     return path[0] == "objectives" or (path[0] == "scorer" and "heads" in path[1:])
-
-
-def _folded(keys: Array | None, use: int) -> Array | None:
-    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)

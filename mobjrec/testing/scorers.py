@@ -1,0 +1,150 @@
+"""What every scorer promises, checked on small random inputs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mobjrec.types import Array, Column, Scorer, SideSpec, Spec, Tree
+
+LISTS, ITEMS, WIDTH, HISTORY = 4, 5, 16, 3
+HEADS = {"click": 1, "satisfied": 1, "stars": 3}
+SPEC = Spec(
+    vocabulary=0,
+    users=SideSpec(ids=(Column("user", 9),)),
+    items=SideSpec(ids=(Column("item", 9),)),
+    context=SideSpec(ids=(Column("tab", 4), Column("hours", 6, slots=2)), numbers=("hour",)),
+    labels={},
+    lists=LISTS,
+    catalogue=8,
+    history=HISTORY,
+)
+
+
+def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
+    """Every promise of a scorer; AssertionError names the first that does not hold.
+
+    Its heads have their widths and are finite; items are scored one by one (permuting them permutes the scores, what
+    stands elsewhere in a list has no influence on scores or gradients); a shared set [1, L, D] is the same as the set
+    repeated; absent history vectors do not exist; dropout follows a list's own key; a second call does not recompile;
+    and a gradient reaches every parameter, for `shift_invariant` under a loss that a shift of a list's scores does not
+    change, too. False is for a scorer that was asked for a bias per head.
+    """
+    from mobjrec.models.functional import bind, init
+
+    def make(rngs: Any) -> Any:
+        return scorer(WIDTH, HEADS, SPEC, rngs)
+
+    params, bound, traces = init(make)(jax.random.key(0)), bind(make), []
+    sequence = getattr(bound(params), "sequence", False)
+
+    @jax.jit
+    def score(params: Tree, inputs: tuple[Array, ...], keys: Array | None = None) -> dict[str, Array]:
+        traces.append(None)
+        return bound(params)(*inputs, None, keys)
+
+    inputs = _inputs(sequence)
+    scores = score(params, inputs)
+    _check_heads(scores)
+    again = score(jax.tree.map(lambda a: a + 0.01, params), _inputs(sequence, seed=1))
+    _check(len(traces) == 1, "a second call with other values compiles again")
+    _check(not _close(again, scores, 1e-6), "scores depend neither on parameters nor on inputs")
+    _check_items(score, params, inputs, scores)
+    _check_shared(score, params, inputs)
+    _check_absent_history(score, params, inputs, scores, sequence)
+    _check_dropout(score, params, inputs, scores)
+    _check_gradients(score, params, inputs, shift_invariant)
+
+
+def _inputs(sequence: bool, seed: int = 0) -> tuple[Array, ...]:
+    """users [B, S, D], items [B, L, D], context [B, L, F'], context_ids [B, L, C'], the last of S absent."""
+    draw = np.random.default_rng(seed)
+    users = draw.normal(size=(LISTS, 1 + HISTORY if sequence else 1, WIDTH)).astype(np.float32)
+    users[:, HISTORY:] = 0.0
+    items = draw.normal(size=(LISTS, ITEMS, WIDTH)).astype(np.float32)
+    context = draw.normal(size=(LISTS, ITEMS, 1)).astype(np.float32)
+    ids = draw.integers(1, 4, size=(LISTS, ITEMS, 3)).astype(np.int32)
+    return tuple(jnp.asarray(a) for a in (users, items, context, ids))
+
+
+def _check_heads(scores: dict[str, Array]) -> None:
+    found = {name: tuple(value.shape) for name, value in scores.items()}
+    wanted = {name: (LISTS, ITEMS) if width == 1 else (LISTS, ITEMS, width) for name, width in HEADS.items()}
+    _check(found == wanted, f"heads are {found}, declared were {wanted}")
+    _check(all(np.isfinite(value).all() for value in scores.values()), "a score is not finite")
+
+
+def _check_items(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
+    users, *of_items = inputs
+    order = np.array([3, 0, 4, 1, 2])
+    permuted = score(params, (users, *(a[:, order] for a in of_items)))
+    there = {name: value[:, order] for name, value in scores.items()}
+    _check(_close(permuted, there), "permuting the items does not permute the scores")
+
+    def first(params: Tree, inputs: tuple[Array, ...]) -> Array:
+        return sum(jnp.sum(value[:, 0] ** 2) for value in score(params, inputs).values())
+
+    items, context, ids = of_items
+    other = (users, items.at[:, 1:].set(50.0), context.at[:, 1:].set(-50.0), ids.at[:, 1:].set(0))
+    value, grads = jax.value_and_grad(first)(params, inputs)
+    value_other, grads_other = jax.value_and_grad(first)(params, other)
+    _check(_close(value, value_other), "an item's score depends on the other items of its list")
+    _check(_close(grads, grads_other), "the gradient of an item's score depends on the other items of its list")
+
+
+def _check_shared(score: Any, params: Tree, inputs: tuple[Array, ...]) -> None:
+    users, items, context, ids = inputs
+    shared = score(params, (users, items[:1], context, ids))
+    repeated = score(params, (users, jnp.broadcast_to(items[:1], items.shape), context, ids))
+    _check(
+        _close(shared, repeated), "a shared item set [1, L, D] is not scored as the same set repeated for every list"
+    )
+
+
+def _check_absent_history(
+    score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array], sequence: bool
+) -> None:
+    if not sequence:
+        return
+    users, *of_items = inputs
+    _check(_close(score(params, (users[:, :HISTORY], *of_items)), scores), "an absent history vector changes scores")
+    _check(not _close(score(params, (users[:, :1], *of_items)), scores), "the history is not read")
+
+
+def _check_dropout(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
+    keys = jax.random.split(jax.random.key(2), LISTS)
+    whole = score(params, inputs, keys)
+    halves = zip(*(jnp.split(a, 2) for a in inputs), strict=True)
+    parts = [score(params, half, some) for half, some in zip(halves, jnp.split(keys, 2), strict=True)]
+    joined = {name: jnp.concatenate([part[name] for part in parts]) for name in whole}
+    _check(_close(whole, joined), "dropout depends on which lists are computed together, not on a list's key alone")
+    _check(_close(score(params, inputs), scores, 0.0), "scores without keys differ between two calls")
+
+
+def _check_gradients(score: Any, params: Tree, inputs: tuple[Array, ...], shift_invariant: bool) -> None:
+    draw = np.random.default_rng(3)
+    pulls = {name: draw.normal(size=np.shape(value)) for name, value in score(params, inputs).items()}
+    if shift_invariant:
+        pulls = {name: pull - pull.mean(1, keepdims=True) for name, pull in pulls.items()}
+
+    def value(params: Tree) -> Array:
+        return sum(jnp.sum(pulls[name] * scores) for name, scores in score(params, inputs).items())
+
+    grads = jax.tree_util.tree_leaves_with_path(jax.grad(value)(params))
+    largest = max((float(jnp.abs(grad).max()) for _, grad in grads), default=0.0)
+    for path, grad in grads:
+        name = jax.tree_util.keystr(path)
+        _check(bool(jnp.isfinite(grad).all()), f"the gradient of {name} is not finite")
+        # Rounding leaves about 1e-8 of the largest where the exact gradient is 0.
+        _check(float(jnp.abs(grad).max()) > 1e-6 * largest, f"no gradient reaches {name}")
+
+
+def _close(left: Tree, right: Tree, tolerance: float = 1e-5) -> bool:
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
+
+
+def _check(holds: bool, failure: str) -> None:
+    if not holds:
+        raise AssertionError(failure)
