@@ -17,9 +17,8 @@ from mobjrec.types import Candidates, Drawn, Lists, Objective, Tree
 BLOCK = 128
 # Lists whose candidates give the mean and deviation that put predictions of all objectives on one scale.
 SCALE_LISTS = 1024
-BROAD = tuple(
-    "ndcg@5 ndcg@10 ndcg@20 mrr precision@5 recall@5 recall@20 hit@5 mean_label@1 mean_label@5 auc".split()
-)
+AT = ("ndcg@5", "ndcg@10", "ndcg@20", "precision@5", "recall@5", "recall@20", "hit@5", "mean_label@1", "mean_label@5")
+BROAD = (*AT, "mrr", "auc")
 
 
 class Measured(NamedTuple):
@@ -158,6 +157,31 @@ def scale_of(parts: Parts, params: Tree, memory: Tree) -> dict[str, tuple[float,
         deviation = np.sqrt(max(squares / max(count, 1) - mean**2, 0.0))
         scale[name] = float(mean), float(deviation) if deviation > 0 else 1.0
     return scale
+
+
+def reached(parts: Parts) -> dict[str, dict[str, Measured]]:
+    """{"best", "truth"}: test metrics of a synthetic corpus' posterior mean and of its hidden truth; {} for others."""
+    oracle, lists = parts.corpus.best, parts.dataset.test
+    if oracle is None or not len(lists.user):
+        return {}
+    found = {}
+    for name in ("best", "truth"):
+
+        def predicted(name: str = name) -> Iterator[Block]:
+            told = getattr(oracle, name)
+            for rows, drawn in drawn_blocks(parts, lists, parts.eval_candidates):
+                item = np.broadcast_to(drawn.item, drawn.where.shape)
+                by_label = told(parts.dataset, lists, np.maximum(rows, 0), item)
+                scores = {n: np.asarray(by_label[o.label], np.float32) for n, o in parts.objectives.items()}
+                yield Block(rows, drawn, scores, *labels_of(parts.dataset, lists, drawn))
+
+        pairs = [(block.predictions, block.drawn.where) for block in predicted()]
+        scale = {}
+        for objective in parts.objectives:
+            kept = np.concatenate([predictions[objective][where] for predictions, where in pairs])
+            scale[objective] = float(kept.mean()), float(kept.std()) or 1.0
+        found[name] = measure(parts, lists, predicted(), scale).measured
+    return found
 
 
 def utility(

@@ -272,6 +272,13 @@ def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:
     return plan(needed, multiple)
 
 
+def shares_candidates(parts: Parts) -> bool:
+    """Whether training ranks one candidate set for all lists of a batch."""
+    rows = np.arange(min(2, len(parts.dataset.train.user)))
+    drawn = parts.train_candidates(parts.dataset, parts.dataset.train, rows, order.random(0, 0))
+    return parts.config.batch.lists > 1 and len(rows) > 1 and drawn.item.shape[0] == 1
+
+
 def split_of(parts: Parts, name: str) -> Lists:
     """The lists of a split by name. UserError for an unknown one."""
     if name not in ("train", "valid", "test"):

@@ -382,7 +382,8 @@ class Lists(NamedTuple):
 class Dataset(NamedTuple):
     """A corpus cut into ranked lists.
 
-    history: [M] int32 items of the events that pass the history's filter, by user, oldest first
+    history: [M] int32 items of the events that pass the history's filter, by user, oldest first, once for each split
+    whole: [U + 1] int64, user u's remembered events of all splits are history[whole[u] : whole[u + 1]]
     seen: ([U + 1] int64 start, [..] int32 items, [..] int8 split) every user's events, items sorted within a user
     everywhere: names of labels that are an observed 0 on items never logged for the user
     """
@@ -393,6 +394,7 @@ class Dataset(NamedTuple):
     valid: Lists
     test: Lists
     history: np.ndarray
+    whole: np.ndarray
     seen: tuple[np.ndarray, np.ndarray, np.ndarray]
     everywhere: frozenset[str]
     context: SideSpec

@@ -77,6 +77,10 @@ def build(
         corpus.items,
         *splits,
         history=np.concatenate([items for _, items in remembered]),
+        whole=begins[2]
+        + np.searchsorted(remembered[2][0], np.arange(len(corpus.users.id) + 1, dtype=np.int64) * _WIDE).astype(
+            np.int64
+        ),
         seen=_seen(user, item, parts, len(corpus.users.id)),
         everywhere=frozenset(name for name, label in labels.items() if label.everywhere),
         context=spec,

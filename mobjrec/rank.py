@@ -1,0 +1,269 @@
+"""A trained run in use: rank, score and encode, for users and items that training has met or never seen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import jax
+import numpy as np
+
+from mobjrec import checkpoint, evaluate
+from mobjrec.config import load as load_config
+from mobjrec.data.batching import user_sequences
+from mobjrec.data.columns import side
+from mobjrec.data.texts import STRINGS, render
+from mobjrec.data.tokens import Ragged
+from mobjrec.errors import RunFolderError, UserError
+from mobjrec.inference import Users, encoded, gathered, item_matrix
+from mobjrec.parts import Parts, assemble, with_store
+from mobjrec.resume import result
+from mobjrec.types import Table, Tree
+
+NEAREST = 3
+
+
+class Items(NamedTuple):
+    """Items to rank. id: [N] strings   text: [N] strings to show   matrix: [N, D] item vectors   known: from the corpus"""
+
+    id: np.ndarray
+    text: np.ndarray
+    matrix: jax.Array
+    known: bool
+
+
+@final
+class Trained(NamedTuple):
+    """A trained run. `rank`, `score`, `encode_users` and `encode_items` are what the command line calls, too."""
+
+    folder: Path
+    parts: Parts
+    params: Tree
+    memory: Tree
+    scale: dict[str, tuple[float, float]]
+    step: int
+    items: Items
+
+    def rank(
+        self,
+        user: str | None = None,
+        *,
+        text: str | Sequence[str] | None = None,
+        item: str | None = None,
+        items: Table | None = None,
+        top: int = 10,
+        prefer: dict[str, float] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The `top` items by utility for a user's id, for behaviour told as text, or for someone who liked an item.
+
+        items: a table of others to rank than the catalogue   prefer: {objective: weight}, equal by default
+        Returns [{"rank", "item", "text", "utility", one number per objective}]. UserError for an unknown id or objective.
+        """
+        prefer = checked_preference(self.parts, prefer)
+        ranked = self.items if items is None else new_items(self, items)
+        found = self._predicted(self._user(user, text, item), ranked)
+        total = evaluate.utility(found, self.scale, prefer)[0]
+        best = np.argsort(-total, kind="stable")[:top]
+        return [
+            {
+                "rank": place,
+                "item": str(ranked.id[n]),
+                "text": str(ranked.text[n]),
+                "utility": float(total[n]),
+                **{name: float(values[0, n]) for name, values in found.items()},
+            }
+            for place, n in enumerate(best.tolist(), start=1)
+        ]
+
+    def score(self, users: Sequence[str], items: Sequence[str]) -> dict[str, np.ndarray]:
+        """{objective: [n]} of n pairs of known ids: each objective's `predict`. UserError for an unknown id."""
+        who = [self._row("user", u) for u in users]
+        what = np.array([self._row("item", i) for i in items], np.int32)[:, None]
+        rows = self._known_users(np.array(who))
+        return {name: found[:, 0] for name, found in self._predict(rows, what, self.items.matrix).items()}
+
+    def encode_users(self, users: Sequence[str]) -> np.ndarray:
+        """User vectors [n, D] of known ids, as the scorer reads them."""
+        rows = self._known_users(np.array([self._row("user", u) for u in users]))
+        model, history = self.parts.model, None
+        where = None if rows.history is None else rows.history >= 0
+        if rows.history is not None:
+            history = np.where(where[..., None], np.asarray(self.items.matrix)[rows.history], 0.0)
+        return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[:, 0]
+
+    def encode_items(self, items: Sequence[str] | Table) -> np.ndarray:
+        """Item vectors [n, D] of known ids, or of a table of new items."""
+        if isinstance(items, Table):
+            return np.asarray(new_items(self, items).matrix)
+        return np.asarray(self.items.matrix)[[self._row("item", i) for i in items]]
+
+    def _predicted(self, users: tuple[Users, np.ndarray | None], ranked: Items) -> dict[str, np.ndarray]:
+        """Predictions [1, N]; a history of new items has its vectors after those of the ranked ones."""
+        rows, extra = users
+        matrix = np.asarray(ranked.matrix)
+        if rows.history is not None:
+            # History rows count from the corpus' items on; put those and the told texts behind what is ranked.
+            behind = [] if ranked.known else [np.asarray(self.items.matrix)]
+            behind += [] if extra is None else [extra]
+            shift = 0 if ranked.known else len(matrix)
+            rows = rows._replace(history=np.where(rows.history >= 0, rows.history + shift, -1))
+            matrix = np.concatenate([matrix, *behind])
+        return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix)
+
+    def _predict(self, rows: Users, items: np.ndarray, matrix: Any) -> dict[str, np.ndarray]:
+        context = self.parts.spec.context
+        count = (len(rows.ids), items.shape[1])
+        numbers = np.zeros((*count, len(context.numbers)), np.float32)
+        ids = np.zeros((*count, sum(c.slots for c in context.ids)), np.int32)
+        found = self.parts.functions.predict(self.params, self.memory, rows, matrix, items, numbers, ids)
+        return jax.device_get(found)
+
+    def _user(self, user: str | None, text: str | Sequence[str] | None, item: str | None):
+        given = [name for name, value in (("user", user), ("text", text), ("item", item)) if value is not None]
+        if len(given) != 1:
+            raise UserError(f"say whom to rank for: one of user, text or item, not {' and '.join(given) or 'none'}")
+        if user is not None:
+            return self._known_users(np.array([self._row("user", user)])), None
+        if item is not None:
+            return self._someone(np.array([self._row("item", item)]), None)
+        return self._someone(np.zeros(0, int), [text] if isinstance(text, str) else list(text))
+
+    def _known_users(self, who: np.ndarray) -> Users:
+        """Users of the corpus with everything they are known to have liked."""
+        feed, (begin, stop) = self.parts.feed, whole_histories(self.parts, who)
+        begin = np.maximum(begin, stop - self.parts.config.lists.history.last)
+        spans = np.stack([begin, stop], 1)
+        text = None
+        if feed.profile_tokens is not None or feed.event_tokens is not None:
+            text = self._encoded_users(user_sequences(feed, who, spans))
+        history = None
+        if feed.history:
+            place = stop[:, None] - 1 - np.arange(feed.history)
+            inside = place >= begin[:, None]
+            safe = np.where(inside, place, 0)
+            history = np.where(inside, feed.dataset.history[safe], -1) if inside.any() else np.full(place.shape, -1)
+        return Users(text, feed.user_ids[who], feed.user_features[who], history)
+
+    def _someone(self, liked: np.ndarray, told: list[str] | None) -> tuple[Users, np.ndarray | None]:
+        """A user of no id who liked these items of the corpus, or of whom only texts are told."""
+        parts, feed = self.parts, self.parts.feed
+        text = history = extra = None
+        if feed.profile_tokens is not None or feed.event_tokens is not None:
+            spans = np.array([[0, len(liked)]])
+            sequence = user_sequences(feed, np.array([-1]), spans, liked) if told is None else self._told(told)
+            text = self._encoded_users(sequence)
+        if feed.history:
+            history = np.full((1, feed.history), -1)
+            if told is None:
+                history[0, : len(liked)] = liked[: feed.history]
+            elif feed.item_text is not None:
+                table = Table(np.array([str(n) for n in range(len(told))], STRINGS), {}, {}, {})
+                extra = np.asarray(new_items(self, table, np.array(told, STRINGS)).matrix)
+                count = min(len(told), feed.history)
+                history[0, :count] = len(self.items.id) + np.arange(count)
+        if told is not None and text is None and extra is None:
+            raise UserError("this model reads no text of users or items, so it cannot rank for a text; use --user ID")
+        ids = np.zeros((1, feed.user_ids.shape[1]), np.int32)
+        return Users(text, ids, np.zeros((1, feed.user_features.shape[1]), np.float32), history), extra
+
+    def _told(self, told: list[str]) -> Ragged:
+        feed = self.parts.feed
+        (tokens,) = self.parts.tokenizer.encode_batch([" ".join(told)])
+        row = np.array([feed.cls, *tokens[: feed.user_row - 2], feed.sep], np.int32)
+        return Ragged(np.array([0, len(row)]), row)
+
+    def _encoded_users(self, sequences: Ragged) -> np.ndarray:
+        count = len(sequences.start) - 1
+        parts = self.parts
+        blocks = encoded(
+            parts.functions.encode_users, self.params["encoder"], lambda rows: taken(sequences, rows), count,
+            parts.feed.user_row,
+        )  # fmt: skip
+        return gathered(blocks, count)
+
+    def _row(self, kind: str, name: str) -> int:
+        table = self.parts.dataset.users if kind == "user" else self.parts.dataset.items
+        found = np.flatnonzero(table.id == name)
+        if not len(found):
+            some = ", ".join(table.id[:NEAREST].tolist())
+            raise UserError(f"no {kind} {name!r} in this corpus; its {kind}s are {some} ... ({len(table.id)} in all)")
+        return int(found[0])
+
+
+def load(folder: Path | str, cache: Path | None = None) -> Trained:
+    """A trained run: its best step where the config selects one, else the newest that is sealed.
+
+    RunFolderError where there is no run, or none of its steps is sealed yet.
+    """
+    from mobjrec.data.download import cache_folder
+
+    folder = Path(folder)
+    if not (folder / "config.yaml").is_file():
+        raise RunFolderError(f"{folder} is not a run folder: it has no config.yaml; `mobjrec train` makes one")
+    parts = assemble(load_config(folder / "config.yaml"), cache or cache_folder())
+    like = jax.eval_shape(parts.first_state)
+    wanted = {"params": like.params, "memory": like.memory}
+    selects = bool(parts.config.evaluate.select)
+    found = checkpoint.best(folder, wanted, partial=True) if selects else None
+    found = found or checkpoint.latest(folder, wanted, partial=True)
+    if found is None:
+        raise RunFolderError(f"{folder} has no sealed checkpoint yet; train it first")
+    tree, seal = found
+    parts = with_store(parts, tree["params"])
+    over = result(folder)
+    scale = over["scale"] if over else evaluate.scale_of(parts, tree["params"], tree["memory"])
+    scale = {name: tuple(pair) for name, pair in scale.items()}
+    matrix = jax.device_put(item_matrix(parts.functions, tree["params"], parts.feed))
+    items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, True)
+    return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items)
+
+
+def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -> Items:
+    """Items that the corpus has not: through their text and columns, with ids unseen."""
+    parts, feed = trained.parts, trained.parts.feed
+    wanted = parts.inputs["item"]
+    count = len(table.id)
+    text = None
+    if feed.item_text is not None:
+        texts = render(wanted.text, table, "items") if texts is None else texts
+        tokens = parts.tokenizer.encode_batch(texts.tolist())
+        rows = [np.array([feed.cls, *row[: feed.item_row - 2], feed.sep], np.int32) for row in tokens]
+        start = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        sequences = Ragged(start, np.concatenate(rows))
+        blocks = encoded(
+            parts.functions.encode_items, trained.params["encoder"], lambda rows: taken(sequences, rows), count,
+            feed.item_row,
+        )  # fmt: skip
+        text = gathered(blocks, count)
+    ids = np.zeros((count, feed.item_ids.shape[1]), np.int32)
+    features = np.zeros((count, feed.item_features.shape[1]), np.float32)
+    matrix = parts.functions.items(trained.params, text, ids, features)
+    return Items(table.id, table.id if texts is None else texts, matrix, False)
+
+
+def whole_histories(parts: Parts, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spans of `dataset.history` with all that these users are known to have liked, in any split."""
+    return parts.dataset.whole[who], parts.dataset.whole[who + 1]
+
+
+def shown(parts: Parts, table: Table) -> np.ndarray:
+    """A text to show for each item: what its template says, else its first text column, else nothing."""
+    if parts.inputs["item"].text:
+        return render(parts.inputs["item"].text, table, "model.item.text")
+    return next(iter(table.text.values()), np.full(len(table.id), "", STRINGS))
+
+
+def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[str, float]:
+    """The preference by objective name, 0 for those not named. UserError for unknown names or numbers below 0."""
+    names = list(parts.objectives)
+    if prefer is None:
+        return dict.fromkeys(names, 1.0)
+    unknown = [name for name in prefer if name not in names]
+    if unknown or any(not value >= 0 for value in prefer.values()) or not any(prefer.values()):
+        raise UserError(f"prefer is {prefer}; give numbers from 0 up, not all 0, for {', '.join(names)}")
+    return {name: prefer.get(name, 0.0) for name in names}
+
+
+def taken(sequences: Ragged, rows: np.ndarray) -> Ragged:
+    """These rows of ragged sequences."""
+    parts = [sequences.token[sequences.start[row] : sequences.start[row + 1]] for row in rows.tolist()]
+    return Ragged(np.concatenate([[0], np.cumsum([len(part) for part in parts])]), np.concatenate(parts))

@@ -1,0 +1,99 @@
+"""Going on with a run: whether the folder's config is this one, where the state comes from, what a seal says."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from mobjrec import checkpoint, mesh
+from mobjrec.config import Config, parse_text, plain
+from mobjrec.data.store import key_of
+from mobjrec.errors import RunFolderError
+from mobjrec.parts import Parts
+from mobjrec.state import TrainState
+
+# Keys that change what is written or how fast, never the parameters.
+HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "epochs", "steps")
+
+
+def check(previous: str | None, config: Config, folder: Path) -> None:
+    """RunFolderError where the folder was trained with another config, naming every key that differs."""
+    if previous is None:
+        return
+    before, now = flat(plain(parse_text(previous))), flat(plain(config))
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    harmful = [key for key in differing if not key.startswith(HARMLESS)]
+    # A schedule that reads the total would take another course with another number of steps.
+    if any(key in ("epochs", "steps") for key in differing) and now.get("optimizer.schedule", "constant") != "constant":
+        harmful += [key for key in ("epochs", "steps") if key in differing]
+    if harmful:
+        lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful]
+        raise RunFolderError(
+            f"{folder} holds a run with another config:\n"
+            + "\n".join(lines)
+            + "\nuse another folder (--run) or that config"
+        )
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested mappings."""
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def result(folder: Path) -> dict[str, Any] | None:
+    """The result of a run that is over, None otherwise."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); remove it to evaluate the run again") from error
+
+
+def state(folder: Path, parts: Parts, devices: Mesh) -> tuple[TrainState, dict[str, Any] | None]:
+    """The newest sealed state on these devices and its seal, or the first state and None."""
+    first = mesh.place(parts.first_state(), devices)
+    found = checkpoint.latest(folder, first)
+    if found is None:
+        return first, None
+    _check_seal(found[1]["run"], parts, folder)
+    return found
+
+
+def seal(parts: Parts, best: float | None) -> dict[str, Any]:
+    """What a checkpoint is only valid with."""
+    return {"tokenizer": parts.tokenizer.fingerprint if parts.tokenizer else "", "data": data_key(parts), "best": best}
+
+
+def data_key(parts: Parts) -> str:
+    """A hash over the lists that are trained on."""
+    train = parts.dataset.train
+    return key_of(
+        train.user, train.start, train.item, train.history, *(train.labels[name] for name in sorted(train.labels))
+    )
+
+
+def chosen(folder: Path, parts: Parts, last: TrainState) -> TrainState:
+    """The best step where the config selects one, else the last."""
+    if not parts.config.evaluate.select:
+        return last
+    like = {"params": last.params, "memory": last.memory}
+    found = checkpoint.best(folder, like, partial=True)
+    return last if found is None else last._replace(**found[0])
+
+
+def _check_seal(sealed: Mapping[str, Any], parts: Parts, folder: Path) -> None:
+    for name, now in seal(parts, None).items():
+        if name != "best" and sealed.get(name) != now:
+            raise RunFolderError(
+                f"{folder} was trained with another {name} (the content changed since); "
+                "restore it, or train into another folder (--run)"
+            )
