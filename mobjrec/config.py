@@ -169,7 +169,7 @@ class Config(BaseModel):
     epochs: Positive | None = None
     steps: Count | None = Field(default=None, validate_default=True)
     data: Block
-    labels: Annotated[dict[LabelName, Block], Frozen] = MappingProxyType({})  # type: ignore[assignment]
+    labels: Annotated[dict[LabelName, Block], Frozen] = Field(default={}, validate_default=True)
     tokenizer: Block | None = None
     lists: ListsOf
     candidates: Block
@@ -285,10 +285,14 @@ def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
         value = str(value)
     if isinstance(value, str) and not _unwritable(value):
         return str(value)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        problems.append(Problem(path, f"found {found(value)}; expected a whole number of 64 bits"))
+        return "wrong"
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and not math.isnan(value)):
         return value
     problems.append(Problem(path, f"found {found(value)}; expected text, a number, true, false, a list or keys"))
-    return None
+    # Text, not null: a key that stands there, but wrong, must not count as one that is absent.
+    return "wrong"
 
 
 def _unwritable(text: str) -> bool:

@@ -1,7 +1,7 @@
 """From a block of the config to a bound callable.
 
-The function is found by Python's name lookup, its settings are checked against its annotated signature, and its defaults
-are written down.
+The function is found by Python's name lookup, its settings are checked against its annotated signature, and its
+defaults are written down.
 
 A short name is looked up in the `__all__` of the seam's room (`ml-100k` is `ml_100k` there); `module:name` is an import
 path, the current folder included. Nothing is registered, and no room is imported before one of its names is asked for.

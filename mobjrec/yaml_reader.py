@@ -81,7 +81,8 @@ def read(text: str, source: str) -> Document:
         loader = _Loader(text)
         node = loader.get_single_node()
         for tag, line in loader.tags:
-            fault = f"the tag {tag} is not allowed; a config is plain data"
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            fault = f"the tag {shown} is not allowed; a config is plain data"
             walk.problems.append(Problem((), fault, f"{source}:{line}"))
         value = None if node is None else _value(node, (), walk)
     except yaml.YAMLError as error:
@@ -108,21 +109,18 @@ def file_text(path: Path) -> str:
 
 
 def scalar(text: str) -> Any:
-    """What a plain (unquoted) scalar means. OverflowError for a number too large for a float or 4,000 digits long."""
+    """What a plain (unquoted) scalar means. OverflowError for a number beyond float's range or 4,000 digits."""
     if text in SPECIAL:
         return SPECIAL[text]
     if NULL.fullmatch(text):
         return None
-    if len(text) > 4000 and (INTEGER.fullmatch(text) or FLOAT.fullmatch(text)):
+    if not FLOAT.fullmatch(text):
+        return text
+    whole = INTEGER.fullmatch(text)
+    # Python turns no text of more than 4,300 digits into an int.
+    if len(text) > 4000 or (not whole and math.isinf(float(text))):
         raise OverflowError
-    if INTEGER.fullmatch(text):
-        return int(text)
-    if FLOAT.fullmatch(text):
-        number = float(text)
-        if math.isinf(number):
-            raise OverflowError
-        return number
-    return text
+    return int(text) if whole else float(text)
 
 
 def _fault(problem: str, mark: Any) -> yaml.MarkedYAMLError:
@@ -148,17 +146,17 @@ def _value(node: Any, path: KeyPath, walk: _Walk) -> Any:
 
 
 def _scalar(node: Any, path: KeyPath, walk: _Walk) -> Any:
+    """The scalar's value; its text where that is a number that cannot be."""
     if node.style is not None:
         return node.value
-    if node.value.lower() == ".nan":
-        walk.problems.append(Problem(path, "found .nan; expected a number", _place(node, walk)))
-        return None
+    wanted = "a number" if node.value.lower() == ".nan" else "a number within range"
     try:
-        return scalar(node.value)
+        if node.value.lower() != ".nan":
+            return scalar(node.value)
     except OverflowError:
-        text = f"found {node.value[:30]}; expected a number that a float can hold"
-        walk.problems.append(Problem(path, text, _place(node, walk)))
-        return None
+        pass
+    walk.problems.append(Problem(path, f"found {node.value[:30]}; expected {wanted}", _place(node, walk)))
+    return node.value
 
 
 def _sequence(node: Any, path: KeyPath, walk: _Walk) -> list[Any]:
