@@ -10,7 +10,6 @@ import numpy as np
 from mobjrec import checkpoint, evaluate
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import user_sequences
-from mobjrec.data.columns import side
 from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
@@ -23,7 +22,7 @@ NEAREST = 3
 
 
 class Items(NamedTuple):
-    """Items to rank. id: [N] strings   text: [N] strings to show   matrix: [N, D] item vectors   known: from the corpus"""
+    """Items to rank. id, text (to show): [N] strings   matrix: [N, D] item vectors   known: whether they are the corpus'"""
 
     id: np.ndarray
     text: np.ndarray
@@ -56,7 +55,7 @@ class Trained(NamedTuple):
         """The `top` items by utility for a user's id, for behaviour told as text, or for someone who liked an item.
 
         items: a table of others to rank than the catalogue   prefer: {objective: weight}, equal by default
-        Returns [{"rank", "item", "text", "utility", one number per objective}]. UserError for an unknown id or objective.
+        Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective.
         """
         prefer = checked_preference(self.parts, prefer)
         ranked = self.items if items is None else new_items(self, items)
@@ -145,7 +144,7 @@ class Trained(NamedTuple):
 
     def _someone(self, liked: np.ndarray, told: list[str] | None) -> tuple[Users, np.ndarray | None]:
         """A user of no id who liked these items of the corpus, or of whom only texts are told."""
-        parts, feed = self.parts, self.parts.feed
+        feed = self.parts.feed
         text = history = extra = None
         if feed.profile_tokens is not None or feed.event_tokens is not None:
             spans = np.array([[0, len(liked)]])
@@ -202,9 +201,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     parts = assemble(load_config(folder / "config.yaml"), cache or cache_folder())
     like = jax.eval_shape(parts.first_state)
     wanted = {"params": like.params, "memory": like.memory}
-    selects = bool(parts.config.evaluate.select)
-    found = checkpoint.best(folder, wanted, partial=True) if selects else None
-    found = found or checkpoint.latest(folder, wanted, partial=True)
+    found = checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
     if found is None:
         raise RunFolderError(f"{folder} has no sealed checkpoint yet; train it first")
     tree, seal = found

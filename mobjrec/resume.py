@@ -81,15 +81,6 @@ def data_key(parts: Parts) -> str:
     )
 
 
-def chosen(folder: Path, parts: Parts, last: TrainState) -> TrainState:
-    """The best step where the config selects one, else the last."""
-    if not parts.config.evaluate.select:
-        return last
-    like = {"params": last.params, "memory": last.memory}
-    found = checkpoint.best(folder, like, partial=True)
-    return last if found is None else last._replace(**found[0])
-
-
 def _check_seal(sealed: Mapping[str, Any], parts: Parts, folder: Path) -> None:
     for name, now in seal(parts, None).items():
         if name != "best" and sealed.get(name) != now:

@@ -15,10 +15,12 @@ from mobjrec import checkpoint, evaluate, mesh, progress, record, resume
 from mobjrec.config import Config, Every, Pace, dump
 from mobjrec.data.loading import batches
 from mobjrec.errors import NumericError
+from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of, with_store
 from mobjrec.resolve import complete
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
+from mobjrec.types import Tree
 
 
 class Stopped(Exception):
@@ -58,7 +60,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
             for sentence in [*changed, *(seal["skipped"] if seal else [])]:
                 view.say(sentence)
             if int(state.step) == 0:
-                log.write(0, "eval", _values(evaluated(parts, state, "test", clock), "test"))
+                log.write(0, "eval", _values(evaluated(parts, used(state), "test", clock), "test"))
             pending = None
             loaded = batches(
                 parts.feed,
@@ -87,14 +89,16 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                 clock["wait"] += waited
                 clock["train"] += time.monotonic() - began
                 if measure:
-                    found = evaluated(parts, state, "valid", clock, config.evaluate.lists)
+                    found = evaluated(parts, used(state), "valid", clock, config.evaluate.lists)
                     values = _values(found, "valid")
                     log.write(number, "eval", values)
                     view.evaluated(number, shown_metrics(config, values))
                     chosen = values.get(f"valid/{config.evaluate.select}")
                     if chosen is not None and (best is None or chosen > best):
                         best = chosen
-                        checkpoint.save(folder, state, number, resume.seal(parts, best), name=checkpoint.BEST, keep=1)
+                        checkpoint.save(
+                            folder, used(state), number, resume.seal(parts, best), name=checkpoint.BEST, keep=1
+                        )
                 if keep:
                     began = time.monotonic()
                     checkpoint.save(folder, state, number, resume.seal(parts, best), keep=config.save.keep)
@@ -103,7 +107,9 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                 if asked:
                     raise Stopped(asked[0])
 
-        final = resume.chosen(folder, parts, state)
+        if best is None:
+            checkpoint.save(folder, used(state), parts.steps, resume.seal(parts, None), name=checkpoint.BEST, keep=1)
+        final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)
         log.write(parts.steps, "eval", _values(last, "test"))
         result = {
@@ -111,7 +117,8 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
             "table": table(folder, parts, last),
             "timing": {name: round(seconds, 2) for name, seconds in clock.items()},
             "feed": feed_numbers(folder, sizes),
-            "scale": evaluate.scale_of(parts, final.params, final.memory),
+            "chosen": sealed["step"],
+            "scale": evaluate.scale_of(parts, final["params"], final["memory"]),
         }
         log.finish(result)
         return result
@@ -138,10 +145,15 @@ def gram_at(parts: Parts) -> str:
     return parts.config.gram_at or ("embeddings" if trains else "parameters")
 
 
-def evaluated(parts: Parts, state: TrainState, split: str, clock: dict[str, float], limit: int | None = None):
+def used(state: TrainState) -> dict[str, Tree]:
+    """What a trained model is used with: parameters (their running average where one is kept) and memories."""
+    return {"params": averaged(state.opt_state, state.params), "memory": state.memory}
+
+
+def evaluated(parts: Parts, model: dict[str, Tree], split: str, clock: dict[str, float], limit: int | None = None):
     """The split's metrics, their time counted."""
     began = time.monotonic()
-    found = evaluate.run(parts, state.params, state.memory, split, limit=limit)
+    found = evaluate.run(parts, model["params"], model["memory"], split, limit=limit)
     clock["evaluate"] += time.monotonic() - began
     return found
 

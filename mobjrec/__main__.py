@@ -1,0 +1,5 @@
+"""`python -m mobjrec` is the command line."""
+
+from mobjrec.cli import main
+
+main()

