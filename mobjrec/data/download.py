@@ -20,8 +20,9 @@ from mobjrec.errors import UserError
 
 
 class Recipe(NamedTuple):
-    """What can be got. place: below the cache folder; licence: one line for the user; where: how to get the source by hand
+    """What can be got.
 
+    place: below the cache folder   licence: one line for the user   where: how to get the source by hand
     layouts: sets of files, any one of which is complete: {file: sha256, or number of lines where only that is known}
     package: the Python package that carries the files, "" if none
     """
@@ -36,7 +37,7 @@ class Recipe(NamedTuple):
 RECIPES = {
     "ml-100k": Recipe(
         place="ml-100k",
-        licence="MovieLens 100K, GroupLens: for research, cite Harper and Konstan 2015; no redistribution, no commercial use",
+        licence="MovieLens 100K, GroupLens: research only, cite Harper and Konstan 2015; no redistribution, no sale",
         where="https://grouplens.org/datasets/movielens/100k/ (ml-100k.zip)",
         layouts=(
             {"u.data": 100_000, "u.item": 1_682, "u.user": 943, "u.genre": 19},
@@ -90,13 +91,14 @@ def get(name: str, source: Path | None = None, folder: Path | None = None) -> Pa
     """The folder that holds a corpus or weights, filled from `source` if it is not there; prints the licence.
 
     source: an archive, a file or a folder with the files of one layout. Files are checked (sha256, or number of lines)
-    in a temporary folder that is then renamed, so the place is complete or absent. folder: instead of the cache folder.
-    UserError if the name is unknown, the source is absent or holds other files, or the place holds something else.
+    in a temporary folder that is then renamed, so the place is complete or absent. folder: the place, instead of the
+    one in the cache folder where the readers look. UserError if the name is unknown, the source is absent or holds other
+    files, or the place holds something else.
     """
     if name not in RECIPES:
         raise UserError(f"{name!r} cannot be got; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    place = (folder or cache_folder()) / recipe.place
+    place = cache_folder() / recipe.place if folder is None else folder
     if place.exists():
         _whole(place, recipe, f"{place} exists already, but")
     else:
@@ -107,7 +109,7 @@ def get(name: str, source: Path | None = None, folder: Path | None = None) -> Pa
             _fill(staged, _fetched(recipe, Path(temporary)) if source is None else source, recipe)
             _whole(staged, recipe, f"{source or recipe.where}:")
             staged.rename(place)
-    print(f"{place}\nlicence: {recipe.licence}")
+    print(f"licence: {recipe.licence}")
     return place
 
 
@@ -136,7 +138,7 @@ def _copy(file: Path, place: Path) -> None:
 
 
 def _placed(names: set[str]) -> Callable[[str], str]:
-    """Members by the end of their path: the longest of the names that it ends in, so 1_Pooling/config.json is itself."""
+    """Members by the end of their path, and the longest one: 1_Pooling/config.json is not config.json."""
 
     def place(member: str) -> str:
         parts = PurePosixPath(member).parts

@@ -16,7 +16,7 @@ import numpy as np
 
 from mobjrec.types import Corpus, Labels
 
-__all__ = ["After", "at_least", "copy", "index", "share"]
+__all__ = ["at_least", "copy", "index", "share"]
 
 
 class After(NamedTuple):

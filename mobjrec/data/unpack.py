@@ -1,7 +1,7 @@
 """Archives opened safely: refused as a whole before anything is written, if one member is not plain.
 
-Python's zipfile quietly strips `..` and writes inside the folder; a member that asks to leave it says that the archive is
-not what it claims to be, so nothing of it is used.
+Python's zipfile quietly strips `..` and writes inside the folder; a member that asks to leave it says that the archive
+is not what it claims to be, so nothing of it is used.
 """
 
 import stat
@@ -23,9 +23,9 @@ SMALL = 1 << 20
 def unpack(archive: Path, folder: Path, placed: Callable[[str], str], total: int = TOTAL) -> list[Path]:
     """The files of a zip (or wheel) or tar archive, written below `folder`; the paths written.
 
-    placed: a member's name -> where it goes below `folder`, "" = nowhere. UserError if the file is no archive, or holds a
-    path that leaves the folder, a link, a device, an encrypted member, more than 10,000 members, more than `total` bytes,
-    or a member of over 1 MiB packed more than a hundredfold.
+    placed: a member's name -> where it goes below `folder`, "" = nowhere. UserError if the file is no archive, or holds
+    a path that leaves the folder, a link, a device, an encrypted member, more than 10,000 members, more than `total`
+    bytes, or a member of over 1 MiB packed more than a hundredfold.
     """
     if zipfile.is_zipfile(archive):
         return _zip(archive, folder, placed, total)

@@ -70,14 +70,15 @@ def _cells(
     if content is None:
         raise UserError(f"{name} is missing beside the other files of MovieLens 100K")
     try:
-        lines = content.decode(encoding).splitlines()
+        # Not splitlines: it also cuts at characters that occur inside latin-1 titles.
+        lines = content.decode(encoding).split("\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{name}, line {line}, byte offset {error.start}: found a byte that is not {encoding}"
         ) from error
     for line, text in enumerate(lines, 1):
-        cells = text.split(separator)
+        cells = text.rstrip("\r").split(separator)
         if len(cells) >= count:
             yield line, cells
         elif text.strip():

@@ -40,8 +40,8 @@ def ranklens(path: Path | None = None) -> Corpus:
     folder that holds it; None: from the cache folder.
 
     Feedback: like, 0 or 1, for every movie shown; lists are numbered in time order from 0, with positions. Split by
-    user as published: number % 10 in 0..7 train, 8 valid, 9 test, users being numbered from 1 by their first list. Items:
-    text title, description, genres, tags, actors, director ("" for the eight movies without metadata); categories
+    user as published: number % 10 in 0..7 train, 8 valid, 9 test, users being numbered from 1 by their first list.
+    Items: text title, description, genres, tags, actors, director ("" for eight movies without metadata); categories
     genres, tags, actors, director; numbers vote_cnt, vote_avg, popularity, budget, runtime, release_year (NaN where
     unknown). Events are ordered by (list, position). UserError names file and line of what cannot be read.
     """

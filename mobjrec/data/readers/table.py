@@ -73,6 +73,7 @@ def table(
     item_columns: SideColumns = SIDE,
     user_columns: SideColumns = SIDE,
     kinds: Kinds | None = None,
+    units: dict[str, str] | None = None,
     time_unit: Literal["s", "ms"] = "s",
     separator: str = "|",
     duplicates: Literal["error", "last"] = "error",
@@ -86,7 +87,7 @@ def table(
     are kept as text, whole numbers as their digits. An empty cell is an unknown label, an empty text, no category, no
     list. Lists are numbered from 0 in the order of their first row. Without an item (user) table the ids are those of
     the events; with one, an event of an unknown id is an error. separator: between the values of a cell of `several`.
-    duplicates: what an item shown twice in a list is, an error or its last row. Memory: a few bytes a cell for CSV and
+    units: of feedback and numbers, in words. duplicates: what an item shown twice in a list is, an error or its last row. Memory: a few bytes a cell for CSV and
     Parquet events; JSON lines and frames are held whole.
 
     UserError names file, row (1 = the first below the header), column, found and expected, up to twenty at once.
@@ -111,7 +112,7 @@ def table(
         found = _lists_checked(found, duplicates, file.name)
     else:
         found = pivoted(found, *read["kind"], read.get("value"), kinds)
-    return check(Corpus(user_table, item_table, found, units={}), name=file.name)
+    return check(Corpus(user_table, item_table, found, units=units or {}), name=file.name)
 
 
 def _side(
