@@ -1,0 +1,120 @@
+import ast
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "mobjrec"
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() if name != "__init__"}
+
+# Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
+RUN = "train fit evaluate rank compare sweep tune report profile bench dry export federated parts inference resume progress"
+BELOW = "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto"
+ONE_LIBRARY = {
+    "progress": "rich",
+    "tune": "optuna",
+    "report": "plotly rich",
+    "federated.flower": "flwr",
+    "federated": "",
+}
+
+# Who may import what: a room (a file or folder, the longest name that fits) -> libraries and other rooms.
+WALLS = {
+    "types": "jax numpy",
+    "errors": "",
+    "environment": "jax",
+    "shipped": "",
+    "ranks": "jax",
+    "pareto": "jax numpy",
+    "gram": "jax",
+    "losses": "jax ranks",
+    "metrics": "jax numpy ranks",
+    "weightings": "jax numpy optax pareto",
+    "objectives": "jax losses",
+    "models": "jax numpy flax safetensors transformers",
+    "data": "numpy pyarrow tokenizers grain",
+    "data.readers": "numpy pyarrow data",
+    "problems": "",
+    "yaml_reader": "yaml problems",
+    "yaml_writer": "yaml",
+    "overrides": "problems yaml_reader",
+    "config": "pydantic pydantic_core problems yaml_reader yaml_writer overrides",
+    "lookup": "problems",
+    "fitting": "pydantic problems lookup",
+    "resolve": "config fitting lookup problems",
+    "state": "jax optax",
+    "step": "jax optax objectives gram state",
+    "mesh": "jax",
+    "optimizers": "jax optax",
+    "checkpoint": "jax numpy orbax environment",
+    "record": "numpy tensorboardX wandb environment",
+    "testing": "jax numpy data data.readers models",
+    **{name: f"jax numpy {RUN} {BELOW} {ONE_LIBRARY.get(name, '')}" for name in (*RUN.split(), *ONE_LIBRARY)},
+    "federated.privacy": f"jax numpy dp_accounting {RUN} {BELOW}",
+    "cli": f"typer rich numpy data.readers {RUN} {BELOW}",
+    "__main__": "cli",
+}
+# What every room may import.
+FREE = {"types", "errors"}
+SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "base"}
+# The loop and the step are each read top to bottom, the seams are one page.
+LONGER = {("train", "run"): 120, ("step", "make_step"): 90}
+LONGER_FILES = {"types": 450}
+
+
+def imports(name: str) -> set[str]:
+    """Modules of ours ("data.lists") and libraries ("jax") that a file imports, at its top or late."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: a relative import"
+            inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {full if full.removeprefix("mobjrec.") in MODULES else node.module for full in inner.values()}
+    ours = {full.removeprefix("mobjrec.") for full in found if full.startswith("mobjrec.")}
+    libraries = {full.split(".")[0] for full in found} - set(sys.stdlib_module_names) - {"mobjrec"}
+    return ours | libraries
+
+
+def room(name: str) -> str:
+    parts = name.removesuffix(".__init__").split(".")
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((known for known in names if known in WALLS), name)
+
+
+@pytest.mark.parametrize("name", FILES.keys() - {"__init__"})
+def test_imports_stay_within_the_walls(name):
+    assert room(name) in WALLS, f"{name}: give it a row in WALLS"
+    allowed = {room(name), *WALLS[room(name)].split(), *FREE}
+    assert {room(used) for used in imports(name)} <= allowed
+
+
+def test_no_import_cycle_late_imports_included():
+    graph = {name: imports(name if name in FILES else f"{name}.__init__") & MODULES.keys() for name in MODULES}
+    TopologicalSorter({name: used - {name} for name, used in graph.items()}).prepare()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_keep_their_size_and_have_a_name_that_says_something(name):
+    assert not SAYS_NOTHING & set(name.split("."))
+    text = FILES[name].read_text()
+    assert len(text.splitlines()) <= LONGER_FILES.get(name, 350)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            size = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+            assert size <= LONGER.get((name, node.name), 60), f"{name}.{node.name}: {size} lines"
+
+
+def test_nothing_of_ours_is_subclassed_and_nothing_travels_unnamed():
+    trees = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+    ours = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                parents = {ast.unparse(parent) for parent in node.bases}
+                assert not parents & (ours - {"UserError"}), f"{name}.{node.name} inherits from {parents}"
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                assert node.args.kwarg is None, f"{name}.{node.name}: **{node.args.kwarg.arg}"
