@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ForwardRef, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -90,7 +90,7 @@ def expected_of(annotation: Any) -> str:
     if annotation is PerObjective:
         return "a number per objective, {NAME: NUMBER, ...}"
     if isinstance(annotation, type) and annotation in SEAMS:
-        return f"a {SEAMS[annotation]}, {{use: NAME, ...}}"
+        return f"{{use: NAME, ...}} ({SEAMS[annotation]})"
     if origin in (types.UnionType, Union):
         return " or ".join(dict.fromkeys(map(expected_of, get_args(annotation))))
     if annotation in (None, type(None)):
@@ -133,7 +133,7 @@ def recorded(
     if inspect.isroutine(default) and any(one in SEAMS for one in members if isinstance(one, type)):
         return {"use": name_of(default)}
     if isinstance(default, tuple) and hasattr(default, "_asdict") and type(default) not in SEAMS:
-        kinds = get_type_hints(type(default), include_extras=True)
+        kinds = _fields(type(default))
         parts = default._asdict().items()
         return {name: recorded(kinds[name], one, objectives, name_of) for name, one in parts}
     if isinstance(default, tuple | list):
@@ -204,7 +204,7 @@ def _speaks_of(member: Any, value: Any) -> bool:
 def _named_tuple(kind: Any, value: Any, at: KeyPath, problems: list[Problem], way: _Way) -> Fit | None:
     if not isinstance(value, Mapping):
         return _misfit(kind, value, at, problems)
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _fields(kind)
     before = len(problems)
     for key in value:
         if key not in kind._fields:
@@ -293,6 +293,12 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _is_named_tuple(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """The annotations of a NamedTuple, the very objects that stand there where they are not text."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name] if isinstance(one, ForwardRef) else one for name, one in kind.__annotations__.items()}
 
 
 def _name(annotation: Any) -> str:

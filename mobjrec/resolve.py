@@ -10,7 +10,7 @@ path, the current folder included. Nothing is registered, and no room is importe
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 from mobjrec.config import Block, Config, plain, validated
 from mobjrec.errors import UserError
@@ -137,8 +137,8 @@ def _called(seam: str, function: Callable[..., Any], arguments: dict[str, Any], 
 def _hints(function: Callable[..., Any], use: str, supplied: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Annotation and default (MISSING if none) of each argument that a config may set, in the signature's order."""
     try:
-        parameters = inspect.signature(function).parameters.values()
-        annotations = get_type_hints(function, include_extras=True)
+        # Not get_type_hints, which rebuilds `tuple[float, ...]`: PerObjective is known by identity.
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
     except Exception as error:
         raise UserError(f"the signature of {use} cannot be read ({error}); wrap it in an annotated function") from error
     lacking = [name for name in supplied if name not in {one.name for one in parameters}]
@@ -148,11 +148,11 @@ def _hints(function: Callable[..., Any], use: str, supplied: tuple[str, ...]) ->
     for one in parameters:
         if one.name in supplied or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             continue
-        if one.name not in annotations or one.kind is one.POSITIONAL_ONLY:
-            why = "has no annotation" if one.name not in annotations else "cannot be given by name"
+        if one.annotation is one.empty or one.kind is one.POSITIONAL_ONLY:
+            why = "has no annotation" if one.annotation is one.empty else "cannot be given by name"
             text = f"the argument {one.name} of {use} {why}, so a setting cannot be checked"
             raise UserError(f"{text}; wrap {use} in a function of your own with annotated arguments")
-        hints[one.name] = (annotations[one.name], MISSING if one.default is one.empty else one.default)
+        hints[one.name] = (one.annotation, MISSING if one.default is one.empty else one.default)
     return hints
 
 
