@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -271,3 +273,44 @@ def test_a_full_disk_names_needed_and_free_and_keeps_what_is_there(folder, monke
     with pytest.raises(RunFolderError, match=r"no room for step 30 .*: 78 bytes needed, 10 free"):
         checkpoint.save(folder, state(30), 30, {})
     equal(checkpoint.latest(folder, state(0))[0], state(20))
+
+
+SAVER = """
+import sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from mobjrec import checkpoint
+folder = Path(sys.argv[1])
+like = {"rows": jax.ShapeDtypeStruct((500, 1000), jnp.float32)}
+found = checkpoint.latest(folder, like)
+step = found[1]["step"] if found else 0
+print("ready", flush=True)
+while True:
+    step += 1
+    checkpoint.save(folder, {"rows": jnp.full((500, 1000), step, jnp.float32)}, step, {})
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_of_saving_leaves_a_step_that_verifies(tmp_path):
+    random = np.random.default_rng(0)
+    like, last = {"rows": jax.ShapeDtypeStruct((500, 1000), jnp.float32)}, 0
+    for _ in range(30):
+        process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        try:
+            process.wait(timeout=random.uniform(0.05, 0.4))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        assert process.returncode == -9
+        found = checkpoint.latest(tmp_path, like)
+        if found is not None:
+            restored, seal = found
+            assert seal["step"] >= last
+            last = seal["step"]
+            np.testing.assert_array_equal(restored["rows"], last)
+    assert last > 30
+    # The last two steps, and what one killed save leaves at most.
+    assert len(checkpoint.steps(tmp_path)) <= 3

@@ -10,10 +10,14 @@ FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path i
 MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() if name != "__init__"}
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
-RUN = "train fit evaluate rank compare sweep tune report profile bench dry export federated parts inference resume progress"
+RUN = (
+    "train fit evaluate rank compare sweep tune report profile bench dry export federated "
+    "parts inference resume progress"
+)
 BELOW = "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto"
 ONE_LIBRARY = {
     "progress": "rich",
+    "fit": "pyarrow",
     "tune": "optuna",
     "report": "plotly rich",
     "federated.flower": "flwr",
@@ -60,7 +64,7 @@ WALLS = {
 FREE = {"types", "errors"}
 SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "base"}
 # The loop and the step are each read top to bottom, the seams are one page.
-LONGER = {("train", "run"): 120, ("step", "make_step"): 90}
+LONGER = {("train", "run"): 120, ("step", "make_step"): 90, ("step", "step"): 75}
 LONGER_FILES = {"types": 450}
 
 
