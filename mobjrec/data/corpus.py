@@ -24,11 +24,11 @@ def single(values: Sequence[str] | np.ndarray) -> Category:
 
 
 def several(rows: Iterable[Iterable[str]]) -> Category:
-    """A category with any number of values a row. Names are in the order of their first appearance."""
+    """A category with any number of distinct values a row. Names are in the order of their first appearance."""
     names: dict[str, int] = {}
     start, value = [0], []
     for row in rows:
-        value.extend(names.setdefault(str(name), len(names)) for name in row)
+        value.extend(names.setdefault(str(name), len(names)) for name in dict.fromkeys(row))
         start.append(len(value))
     return Category(strings(names), np.array(start, np.int64), np.array(value, np.int32))
 

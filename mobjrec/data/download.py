@@ -92,8 +92,8 @@ def get(name: str, source: Path | None = None, folder: Path | None = None) -> Pa
 
     source: an archive, a file or a folder with the files of one layout. Files are checked (sha256, or number of lines)
     in a temporary folder that is then renamed, so the place is complete or absent. folder: the place, instead of the
-    one in the cache folder where the readers look. UserError if the name is unknown, the source is absent or holds other
-    files, or the place holds something else.
+    one in the cache folder where the readers look. UserError if the name is unknown, the source is absent or holds
+    other files, or the place holds something else.
     """
     if name not in RECIPES:
         raise UserError(f"{name!r} cannot be got; there are {', '.join(RECIPES)}")

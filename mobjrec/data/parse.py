@@ -146,10 +146,15 @@ def split_by(separator: str) -> Callable[[pa.Array, Place, list[str]], tuple[np.
 
 
 def join_several(parts: list[tuple[np.ndarray, pa.Array]]) -> Category:
-    """A category of any number of values a row."""
+    """A category of any number of distinct values a row."""
     codes, names = join_codes([codes for _, codes in parts])
     counts = np.concatenate([counts for counts, _ in parts]) if parts else np.zeros(0)
-    return Category(as_strings(names), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), codes)
+    row = np.repeat(np.arange(len(counts)), counts)
+    # A cell that names a value twice would count it twice: the first stays.
+    _, first = np.unique(row * max(len(names), 1) + codes, return_index=True)
+    kept = np.sort(first)
+    start = np.concatenate([[0], np.cumsum(np.bincount(row[kept], minlength=len(counts)))])
+    return Category(as_strings(names), start.astype(np.int64), codes[kept])
 
 
 def texts(missing: str) -> Callable[[pa.Array, Place, list[str]], np.ndarray]:

@@ -86,9 +86,11 @@ def table(
     One row an event, or a shown item; with `kinds` one row an act (click, like), joined to one row a user and item. Ids
     are kept as text, whole numbers as their digits. An empty cell is an unknown label, an empty text, no category, no
     list. Lists are numbered from 0 in the order of their first row. Without an item (user) table the ids are those of
-    the events; with one, an event of an unknown id is an error. separator: between the values of a cell of `several`.
-    units: of feedback and numbers, in words. duplicates: what an item shown twice in a list is, an error or its last row. Memory: a few bytes a cell for CSV and
-    Parquet events; JSON lines and frames are held whole.
+    the events; with one, an event of an unknown id is an error.
+
+    units: of feedback and numbers, in words   separator: between the values of a cell of `several`
+    duplicates: what an item shown twice in a list is, an error or its last row
+    Memory is a few bytes a cell for CSV and Parquet events; JSON lines, frames and other encodings are held whole.
 
     UserError names file, row (1 = the first below the header), column, found and expected, up to twenty at once.
     """
