@@ -7,8 +7,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic import ValidationInfo as Info
@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from mobjrec.errors import UserError
 from mobjrec.overrides import override
-from mobjrec.problems import KeyPath, Problem, found, nearest, report
+from mobjrec.problems import KeyPath, Problem, found, misfits, report
 from mobjrec.yaml_reader import MAX_DEPTH, file_text, read
 from mobjrec.yaml_writer import written
 
@@ -209,17 +209,21 @@ class Config(BaseModel):
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML file with `a.b=value` overrides on top. UserError lists all that is wrong, with its line."""
-    value, places, problems = read(file_text(Path(path)), str(path))
+    return parse_text(file_text(Path(path)), str(path), overrides)
+
+
+def parse_text(text: str, source: str = "config", overrides: Sequence[str] = ()) -> Config:
+    """The config in a YAML text, which messages call `source`. UserError lists all that is wrong, with its line."""
+    value, places, problems = read(text, source)
     if value is None and not problems:
-        problems.append(Problem((), "the file is empty; expected the keys of a config", str(path)))
+        problems.append(Problem((), "the file is empty; expected the keys of a config", source))
     elif value is not None and not isinstance(value, dict):
-        problems.append(Problem((), f"found {found(value)}; expected the keys of a config", str(path)))
-    readable = isinstance(value, dict)
-    value = value if readable else {}
-    override(value, overrides, roots=tuple(Config.model_fields), places=places, problems=problems)
-    if not readable:
+        problems.append(Problem((), f"found {found(value)}; expected the keys of a config", source))
+    readable = value if isinstance(value, dict) else {}
+    override(readable, overrides, roots=tuple(Config.model_fields), places=places, problems=problems)
+    if value is not readable:
         raise report(problems, places)
-    return validated(value, places, problems)
+    return validated(readable, places, problems)
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
@@ -259,7 +263,7 @@ def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problem
         config = Config.model_validate_json(json.dumps(data))
     except ValidationError as error:
         known = {problem.path for problem in problems}
-        problems += [one for one in map(_problem, error.errors(include_url=False)) if one.path not in known]
+        problems += [one for one in misfits(error, Config) if one.path not in known]
     if config is None or problems:
         raise report(problems, places)
     config._places.update(places)
@@ -298,53 +302,3 @@ def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
 def _unwritable(text: str) -> bool:
     """Half of a surrogate pair: no file can hold it."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "string_too_short": "text that is not empty",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "model_type": "keys and values",
-    "dict_type": "keys and values",
-    "too_short": "at least one entry",
-    "string_pattern_mismatch": "a name of letters, digits and _",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "a number below {lt}",
-    "literal_error": "{expected}",
-}
-
-
-def _problem(error: Any) -> Problem:
-    """pydantic's finding in our words."""
-    path = tuple(part for part in error["loc"] if part != "[key]")
-    if error["type"] == "missing":
-        which = ": which function? {use: NAME, ...}" if path[-1] == "use" else ""
-        return Problem(path, "the key is missing" + which)
-    if error["type"] == "extra_forbidden":
-        return Problem(path, f"this is not a key here{nearest(path[-1], _at(path[:-1]).model_fields)}")
-    if error["type"] == "one_of":
-        return Problem(path[:-1] if len(path) > 1 else path, error["msg"])
-    expected = EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
-    if expected == "keys and values" and _at(path) is Block:
-        expected = "a function and its settings, {use: NAME, ...}"
-    return Problem(path, f"found {found(error['input'])}; expected {expected}")
-
-
-def _at(path: KeyPath) -> Any:
-    """The type that stands at a path of the config; None below a block."""
-    kind: Any = Config
-    for part in path:
-        if get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
-            kind = kind.model_fields[part].annotation
-            kind = get_args(kind)[0] if get_origin(kind) is UnionType else kind
-        else:
-            return None
-    return kind

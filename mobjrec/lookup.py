@@ -53,7 +53,7 @@ def lookup(seam: str, use: str) -> Callable[..., Any]:
     function = _imported(use) if ":" in use else _in_room(seam, use)
     made = _returns(function)
     if made not in (None, seam):
-        raise UserError(f"{use} makes a {made}, but a {seam} belongs here{_hint(use, seam)}")
+        raise UserError(f"{use} makes `{made}`, but `{seam}` belongs here{_hint(use, seam)}")
     return function
 
 
@@ -135,8 +135,8 @@ def _module(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            files = [path.stem for path in Path.cwd().glob("*.py")]
-            hint = nearest(name, files, what="here")
+            files = [path.stem for path in Path.cwd().glob("*.py")] if "." not in name else []
+            hint = nearest(name, files, what="files here")
             raise UserError(f"there is no module {name}, here or installed{hint}") from error
         raise UserError(_raised(name, error)) from error
     except (Exception, SystemExit) as error:

@@ -3,11 +3,34 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
 
 from mobjrec.errors import UserError
 
 KeyPath = tuple[str | int, ...]
+
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "keys and values",
+    "dict_type": "keys and values",
+    "too_short": "at least one entry",
+    "string_pattern_mismatch": "a name of letters, digits and _",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "literal_error": "{expected}",
+}
 
 
 class Problem(NamedTuple):
@@ -60,8 +83,42 @@ def dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
+def misfits(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
+    """pydantic's findings about a `root` in our words."""
+    return [_misfit(one, root) for one in error.errors(include_url=False)]
+
+
+def _misfit(error: Any, root: type[BaseModel]) -> Problem:
+    path = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "missing":
+        which = ": which function? {use: NAME, ...}" if path[-1] == "use" else ""
+        return Problem(path, "the key is missing" + which)
+    if error["type"] == "extra_forbidden":
+        return Problem(path, f"this is not a key here{nearest(path[-1], _at(path[:-1], root).model_fields)}")
+    if error["type"] == "one_of":
+        return Problem(path[:-1] if len(path) > 1 else path, error["msg"])
+    expected = EXPECTED.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
+    if expected == "keys and values" and "use" in getattr(_at(path, root), "model_fields", ()):
+        expected = "a function and its settings, {use: NAME, ...}"
+    return Problem(path, f"found {found(error['input'])}; expected {expected}")
+
+
 def _line(problem: Problem, places: Mapping[KeyPath, str]) -> str:
     place, path = problem.place, problem.path
     while not place and path:
         place, path = places.get(path, ""), path[:-1]
     return ": ".join(part for part in (place, dotted(problem.path), problem.text) if part)
+
+
+def _at(path: KeyPath, root: type[BaseModel]) -> Any:
+    """The type that stands at a path of the config; None below a block."""
+    kind: Any = root
+    for part in path:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+            kind = get_args(kind)[0] if get_origin(kind) is UnionType else kind
+        else:
+            return None
+    return kind

@@ -16,6 +16,7 @@ from mobjrec.problems import KeyPath, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
+MAX_VALUES = 50_000
 MAX_REPEATED = 10_000
 
 NULL = re.compile(r"|~|null")
@@ -44,11 +45,15 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self.depth = 0
+        self.values = 0
         self.tags: list[tuple[str, int]] = []
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         self.depth += 1
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise _fault(f"more than {MAX_VALUES:,} keys and values", event.start_mark)
         if self.depth > MAX_DEPTH:
             raise _fault(f"more than {MAX_DEPTH} levels inside each other", event.start_mark)
         if getattr(event, "tag", None) is not None:

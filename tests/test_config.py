@@ -205,6 +205,7 @@ def test_a_fault_is_named_with_line_key_found_and_expected(faults, old, new, lin
         ("seed: 0\na: \x01\n", "a.yaml:2: a character that may not stand in YAML"),
         ("a: " + "[" * 3000, "a.yaml:1: this is not the YAML of a config: more than 50 levels"),
         ("\n".join(f"{' ' * i}a:" for i in range(60)), "a.yaml:50: this is not the YAML of a config: more than 50"),
+        ("a: [" + "1," * 60_000 + "]", "a.yaml:1: this is not the YAML of a config: more than 50,000 keys and values"),
         ("a: &x [*x]", "a.yaml:1: this is not the YAML of a config: an alias (*name) stands inside what it names"),
         ("a: *x", "a.yaml:1: this is not the YAML of a config: found undefined alias"),
         ("a0: &a0 [x]\n" + "\n".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}'] * 9)}]" for i in range(12)), "10,000"),

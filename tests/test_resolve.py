@@ -289,7 +289,7 @@ def test_hyphens_in_a_name_are_underscores():
         ),
         (
             "model", {"use": "ranker", "item": {}, "scorer": "bert"},
-            "model.scorer.use: bert makes a Encoder, but a Scorer belongs here",
+            "model.scorer.use: bert makes `Encoder`, but `Scorer` belongs here",
         ),
         (
             "model", {"use": "ranker", "item": {}, "scorer": {"use": "dot", "bais": True}},
@@ -419,7 +419,7 @@ def test_a_function_of_the_users_own_is_found_in_the_current_folder(tmp_path, mo
         ("def f(a: Missing): ...\n", "NameError"),
         ("f = 3\n", "bad_ideas:f is not a function"),
         ("from __future__ import annotations\ndef f(a: Missing): ...\n", "the signature of bad_ideas:f cannot be read"),
-        ("from mobjrec.types import Encoder\ndef f() -> Encoder: ...\n", "bad_ideas:f makes a Encoder, but a data belongs"),
+        ("from mobjrec.types import Encoder\ndef f() -> Encoder: ...\n", "bad_ideas:f makes `Encoder`, but `data`"),
     ],
 )  # fmt: skip
 def test_a_file_of_the_users_own_that_fails_is_named(tmp_path, monkeypatch, text, words):
@@ -468,7 +468,8 @@ def test_a_complete_config_has_every_default_and_completes_to_itself(tmp_path):
     }  # fmt: skip
     assert data["objectives"]["satisfied"] == {
         "use": "everything", "whole": 1, "number": 2.0, "endless": math.inf, "flag": True, "text": "a: b",
-        "path": "a//b", "pair": [1, "one"], "listed": [1.0], "named": {"a": {"after": "b", "within": [0.0, 1.0]}}, "either": None,
+        "path": "a//b", "pair": [1, "one"], "listed": [1.0], "named": {"a": {"after": "b", "within": [0.0, 1.0]}},
+        "either": None,
         "bounded": 3, "loss": {"use": "approx", "temperature": 0.1, "top": 0}, "plain_loss": {"use": "softmax"},
         "free": None,
     }  # fmt: skip
@@ -524,7 +525,8 @@ def places_of(value, path=()):
 WHOLE = plain(parse(MAPPING))
 ODD = st.sampled_from(
     [None, True, 0, -1, 1.5, math.inf, "", "x", "softmax", "table", "bert", "a:b", "json:dumps", [], [1], {},
-     {"use": "dot"},     {"use": "static", "weights": {}}, {"click": 1}, {"click": 1, "satisfied": 2}, {"last": 1}, [[{}]]]
+     {"use": "dot"}, {"use": "static", "weights": {}}, {"click": 1.5}, {"last": 1.5}, {"click": 1},
+     {"click": 1, "satisfied": 2}, {"last": 1}, [[{}]]]
 )  # fmt: skip
 KEYS = st.sampled_from(["use", "loss", "weights", "spec", "steps", "layers", "after", "x y", "where", "self", "copy"])
 
