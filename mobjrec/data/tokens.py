@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from mobjrec.data.store import key_of
 from mobjrec.errors import UserError
@@ -54,17 +55,30 @@ class Tokenizer(NamedTuple):
 
 
 def trained(size: int = 2000, lowercase: bool = True) -> Callable[[np.ndarray], Tokenizer]:
-    """A WordPiece vocabulary of at most `size` tokens, learnt from the corpus' own texts. The same texts give the same one."""
+    """A WordPiece vocabulary of at most `size` tokens from the corpus' own texts: every character, then the most frequent
+    words; what is rarer is spelled. The same texts give the same vocabulary.
+
+    The `tokenizers` library splits and encodes but does not choose the pieces: its trainer breaks ties by hash order, so
+    three processes gave three vocabularies for the same texts (version 0.23). UserError for a size below 64.
+    """
     if size < 64:
         raise UserError(f"tokenizer.size is {size}; it must be at least 64")
 
     def train(texts: np.ndarray) -> Tokenizer:
-        library = Library(models.WordPiece(unk_token="[UNK]"))
-        library.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        normalizer, splitter = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
+        counts: Counter[str] = Counter()
+        for text in texts.tolist():
+            counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        pieces = list(SPECIAL)
+        pieces += [piece for letter in sorted(set("".join(counts))) for piece in (letter, "##" + letter)]
+        known = set(pieces)
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        pieces += [word for word, _ in ranked if word not in known][: max(0, size - len(pieces))]
+        vocabulary = {piece: number for number, piece in enumerate(pieces[:size])}
+        library = Library(models.WordPiece(vocabulary, unk_token="[UNK]"))
+        library.normalizer, library.pre_tokenizer = normalizer, splitter
         library.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-        library.train_from_iterator(iter(np.sort(texts).tolist()), trainer)
+        library.add_special_tokens(list(SPECIAL))
         return _wrapped(library)
 
     return train
