@@ -4,9 +4,10 @@ A model is functions over a plain nested dict of arrays (`types.Model`); modules
 hold parameters. Dropout draws its masks from keys, one per row, user or shared set; None means no dropout.
 """
 
+from mobjrec.models.bert import bert
 from mobjrec.models.dot import cosine, dot
 from mobjrec.models.mlp import mlp
 from mobjrec.models.ranker import ranker
 from mobjrec.models.transformer import transformer
 
-__all__ = ["cosine", "dot", "mlp", "ranker", "transformer"]
+__all__ = ["bert", "cosine", "dot", "mlp", "ranker", "transformer"]
