@@ -130,21 +130,22 @@ def _csv(path: Path, delimiter: str, encoding: str, errors: str) -> File:
                     break
                 yield batch
         except (pa.ArrowInvalid, OSError) as error:
-            raise _unreadable(path, encoding, errors, error) from error
+            raise _unreadable(path, "CSV", encoding, errors, error) from error
         if wrong:
             raise UserError(report(str(path), wrong))
 
     try:
         names = reader(pa.csv.ConvertOptions(), []).schema
     except (pa.ArrowInvalid, OSError) as error:
-        raise _unreadable(path, encoding, errors, error) from error
+        raise _unreadable(path, "CSV", encoding, errors, error) from error
     first = next(batches(_distinct(str(path), names).names), None)
     return File(str(path), names if first is None else _likely(first), batches)
 
 
-def _unreadable(path: Path, encoding: str, errors: str, error: Exception) -> UserError:
-    wrong = _undecodable(path, encoding) if errors == "strict" else ""
-    return UserError(wrong or f"{path} cannot be read as CSV: {error}")
+def _unreadable(path: Path, kind: str, encoding: str, errors: str, error: Exception) -> UserError:
+    # What cannot be unpacked cannot be searched for a wrong byte.
+    wrong = _undecodable(path, encoding) if errors == "strict" and not isinstance(error, OSError) else ""
+    return UserError(wrong or f"{path} cannot be read as {kind}: {error}")
 
 
 def _likely(batch: pa.RecordBatch) -> pa.Schema:
@@ -160,15 +161,17 @@ def _likely(batch: pa.RecordBatch) -> pa.Schema:
 def _json(path: Path, encoding: str, errors: str) -> File:
     try:
         table = pa.json.read_json(_stream(path, encoding, errors), pa.json.ReadOptions(block_size=BLOCK))
-    except (pa.ArrowInvalid, OSError) as error:
+    except OSError as error:
+        raise _unreadable(path, "JSON lines", encoding, errors, error) from error
+    except pa.ArrowInvalid as error:
         wrong = _undecodable(path, encoding) if errors == "strict" else ""
-        wrong = wrong or report(str(path), _json_problems(path, encoding, errors))
-        raise UserError(wrong or f"{path} cannot be read as JSON lines: {error}") from error
+        wrong = wrong or report(str(path), _json_problems(path, encoding, errors, str(error)))
+        raise UserError(wrong) from error
     return _in_memory(str(path), table)
 
 
-def _json_problems(path: Path, encoding: str, errors: str) -> list[str]:
-    """Lines that are not JSON objects, or whose values are of another kind than in the lines before."""
+def _json_problems(path: Path, encoding: str, errors: str, arrow: str) -> list[str]:
+    """Lines that are no JSON objects, or whose values change their kind; what `arrow` says where there are none."""
     problems: list[str] = []
     kinds: dict[str, tuple[str, int]] = {}
     content = _stream(path, encoding, errors).read().decode("utf-8", "replace")
@@ -189,7 +192,7 @@ def _json_problems(path: Path, encoding: str, errors: str) -> list[str]:
             if kind != before:
                 found = f"found {kind} ({str(value)[:40]!r}) but {before} in line {where}"
                 problems.append(f"{path}, line {line}, column {name}: {found}; write one kind in all lines")
-    return problems or [f"{path} cannot be read as JSON lines; one object a line is expected"]
+    return problems or [f"{path} cannot be read as JSON lines ({arrow}); one object a line is expected"]
 
 
 def _parquet(path: Path) -> File:

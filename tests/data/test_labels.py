@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+
+from mobjrec.data.corpus import events_from, table_from
+from mobjrec.data.labels import After, at_least, copy, index, share
+from mobjrec.types import Corpus, Labels
+
+NAN = np.nan
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    events = events_from(
+        user=np.zeros(4),
+        item=np.array([0, 1, 1, 0]),
+        time=np.arange(4),
+        feedback={"click": [1, 0, 1, NAN], "rating": [4, 5, NAN, 3.9], "seen": [30, 10, 5, 8]},
+        numbers={"speed": [2, 2, 0, 1]},
+    )
+    items = table_from(["a", "b"], numbers={"length": [60, 0]})
+    return Corpus(table_from(["u"]), items, events, units={"rating": "stars"})
+
+
+def test_at_least_takes_the_value_itself_and_keeps_the_unknown(corpus):
+    label = at_least("rating", 4)(corpus, {})
+    np.testing.assert_array_equal(label.value, [1, 1, NAN, 0])
+    assert label.value.dtype == np.float32
+    assert not label.everywhere
+
+
+def test_at_least_reaches_a_value_that_float32_rounds_down(corpus):
+    feedback = {"part": np.float32([0.7, 0.69, 0.71, NAN])}
+    corpus = corpus._replace(events=corpus.events._replace(feedback=feedback))
+    np.testing.assert_array_equal(at_least("part", 0.7)(corpus, {}).value, [1, 0, 1, NAN])
+
+
+def test_everywhere_says_that_never_logged_items_are_zeros(corpus):
+    label = at_least("rating", 4, known="everywhere")(corpus, {})
+    np.testing.assert_array_equal(label.value, [1, 1, NAN, 0])
+    assert label.everywhere
+
+
+def test_after_a_click_the_label_is_known_only_where_the_click_is_positive_and_known(corpus):
+    label = at_least("rating", 4, known=After("click"))(corpus, {})
+    np.testing.assert_array_equal(label.value, [1, NAN, NAN, NAN])
+    assert not label.everywhere
+
+
+def test_after_reads_a_label_derived_before_and_prefers_it_to_feedback(corpus):
+    earlier = {"click": Labels(np.array([0, 1, 1, 1], np.float32))}
+    found = copy("rating", known=After("click"))(corpus, earlier).value
+    np.testing.assert_array_equal(found, np.float32([NAN, 5, NAN, 3.9]))
+
+
+def test_index_is_the_weighted_sum_where_all_signals_are_known(corpus):
+    label = index({"click": 10, "rating": 0.5}, unit="points")(corpus, {})
+    np.testing.assert_allclose(label.value, [12, 2.5, NAN, NAN])
+    assert label.unit == "points"
+
+
+def test_share_divides_by_the_items_number_and_is_unknown_without_a_duration(corpus):
+    label = share("seen", "length")(corpus, {})
+    np.testing.assert_allclose(label.value, [0.5, NAN, NAN, 8 / 60], rtol=1e-6)
+    assert label.unit == "share of length"
+
+
+def test_share_divides_by_the_events_number(corpus):
+    np.testing.assert_allclose(share("seen", "speed")(corpus, {}).value, [15, 5, NAN, 8])
+
+
+def test_copy_keeps_the_unit(corpus):
+    assert copy("rating")(corpus, {}).unit == "stars"
+    assert copy("x")(corpus, {"x": Labels(corpus.events.feedback["click"], unit="taps")}).unit == "taps"
+
+
+def test_a_number_of_the_item_is_a_label_of_each_of_its_events(corpus):
+    np.testing.assert_array_equal(at_least("length", 30)(corpus, {}).value, [1, 0, 0, 1])
+
+
+@pytest.mark.parametrize("derive", [at_least("play", 1), index({"click": 1, "play": 2}), share("play", "speed")])
+def test_an_unknown_source_is_named_with_those_there_are(corpus, derive):
+    with pytest.raises(ValueError, match=r"'play'.*there are: made, click, rating, seen, speed, length"):
+        derive(corpus, {"made": Labels(np.zeros(4, np.float32))})
+
+
+def test_settings_that_cannot_be_are_refused_before_any_corpus():
+    with pytest.raises(ValueError, match="value of at_least is nan"):
+        at_least("rating", NAN)
+    with pytest.raises(ValueError, match="no signals"):
+        index({})
+    with pytest.raises(ValueError, match=r"weights of index are \{'b': inf\}"):
+        index({"a": 1.0, "b": np.inf})
+
+
+def test_the_corpus_is_left_as_it_was(corpus):
+    before = {name: column.copy() for name, column in corpus.events.feedback.items()}
+    at_least("rating", 4, known=After("click"))(corpus, {})
+    share("seen", "length", known=After("click"))(corpus, {})
+    for name, column in before.items():
+        np.testing.assert_array_equal(corpus.events.feedback[name], column)
