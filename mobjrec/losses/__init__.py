@@ -1,0 +1,21 @@
+"""Losses: (scores, labels, *, where, weights=None) of [..., L] each -> one value per list [...]; lower is better.
+
+`where` is True for a real item. What stands under the mask has no influence on value or gradient; a list without items
+(or, where the formula needs them, without relevant ones) gives 0 with gradient 0. No loss reduces over lists.
+
+| loss | labels | one value is |
+|---|---|---|
+| sigmoid_cross_entropy | 0/1 or shares | mean over items |
+| squared, huber | any number | mean over items |
+| pairwise_logistic | grades | mean over pairs of different grade |
+| softmax | gains >= 0 | sum over gains |
+| recall_at_k | relevant where > 0 | 1 - smooth recall |
+"""
+
+from mobjrec.losses.listwise import softmax
+from mobjrec.losses.pairwise import pairwise_logistic
+from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
+from mobjrec.losses.reduce import masked_mean as masked_mean
+from mobjrec.losses.topk import recall_at_k
+
+__all__ = ["huber", "pairwise_logistic", "recall_at_k", "sigmoid_cross_entropy", "softmax", "squared"]

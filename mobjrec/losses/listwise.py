@@ -1,0 +1,23 @@
+"""Losses of a whole list."""
+
+import jax
+import jax.numpy as jnp
+
+from mobjrec.losses.checks import check
+from mobjrec.types import Array
+
+
+def softmax(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
+    """Cross-entropy of a list's gains under the softmax of its scores.
+
+    -sum_i w_i y_i log softmax(s)_i over the items in `where`. Cao et al. 2007 (ListNet), top-one case; unlike there,
+    gains are not normalised, so a list with more relevant items counts for more.
+
+    scores [..., L] logits; labels [..., L] gains >= 0; weights [..., L]. Returns [...]; 0 for a list without items or
+    gain. Whatever stands under the mask, NaN too, has no influence.
+    """
+    check(scores, labels, where, weights)
+    gain = jnp.where(where, labels if weights is None else labels * weights, 0.0)
+    # The lowest finite number, not -inf: 0 * -inf would be NaN where an item is masked.
+    kept = jnp.where(where, scores, jnp.finfo(scores.dtype).min)
+    return -jnp.sum(gain * jnp.where(where, jax.nn.log_softmax(kept, axis=-1), 0.0), axis=-1)

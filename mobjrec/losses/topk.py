@@ -1,0 +1,41 @@
+"""Smooth forms of metrics that count what is among the first k."""
+
+import jax
+import jax.numpy as jnp
+
+from mobjrec.losses.checks import check
+from mobjrec.ranks import soft_ranks
+from mobjrec.types import Array
+
+
+def recall_at_k(
+    scores: Array,
+    labels: Array,
+    *,
+    where: Array,
+    weights: Array | None = None,
+    k: int = 20,
+    offset: float = 0.5,
+    temperature_rank: float = 0.1,
+    temperature_cut: float | None = None,
+) -> Array:
+    """One minus a smooth recall at k: 1 - sum_P w_i sigmoid((k + offset - r_i) / temperature_cut) / min(k, |P|), r soft.
+
+    Patel et al. 2022 (RS@k), who have offset 0; with it an item exactly at rank k counts one half at any temperature, with
+    1/2 the cut lies between ranks. temperature_cut is k / 2 by default: near 1 items far from the cut get no gradient and
+    training stays stuck from a random start. The sum is not clipped at k: the clip kills the gradient.
+
+    scores [..., L]; labels [..., L], relevant where > 0, whatever the grade. Returns [...], 0 for a list without relevant
+    items. ValueError for k below 1 or temperatures that are not above 0.
+    """
+    check(scores, labels, where, weights, k)
+    cut = k / 2 if temperature_cut is None else temperature_cut
+    if not (temperature_rank > 0 and cut > 0):
+        raise ValueError(f"temperature_rank is {temperature_rank} and temperature_cut {cut}; both must be above 0")
+    relevant = where & (jnp.where(where, labels, 0.0) > 0)
+    inside = jax.nn.sigmoid((k + offset - soft_ranks(scores, where, temperature_rank)) / cut)
+    if weights is not None:
+        inside = inside * jnp.where(where, weights, 0.0)
+    count = jnp.sum(relevant, axis=-1)
+    found = jnp.sum(inside, axis=-1, where=relevant) / jnp.clip(count, 1, k)
+    return jnp.where(count > 0, 1.0 - found, 0.0)
