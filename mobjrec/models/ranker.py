@@ -143,16 +143,16 @@ def _encode(encoders: dict[str, Make], name: str, frozen: dict[str, frozenset[st
 
 
 def _freeze(encoders: dict[str, Make], frozen: dict[str, frozenset[str]]) -> Callable[[Tree, Texts], Texts] | None:
-    """What fills `vector`, where one encoder reads all texts and none of it trains."""
-    if len(encoders) != 1:
+    """What fills `vector`, where no encoder trains at all. Of two encoders, params holds the one that is meant."""
+    if not encoders or not all(_all_frozen(make, frozen[name]) for name, make in encoders.items()):
         return None
-    (name,) = encoders
-    if not _all_frozen(encoders[name], frozen[name]):
-        return None
-    encode = _encode(encoders, name, frozen)
+    encode = {name: _encode(encoders, name, frozen) for name in encoders}
 
     def freeze(params: Tree, texts: Texts) -> Texts:
-        return Texts(tokens=None, position=None, slot=None, used=texts.used, vector=encode(params, texts, None))
+        if len(params) != 1:
+            raise ValueError(f"freeze got the encoders {', '.join(params)}; give it one, as {{name: its parameters}}")
+        (name,) = params
+        return Texts(tokens=None, position=None, slot=None, used=texts.used, vector=encode[name](params, texts, None))
 
     return freeze
 

@@ -241,6 +241,19 @@ def test_a_wholly_frozen_encoder_gives_vectors_that_stand_for_its_texts():
     np.testing.assert_array_equal(model.encode_items(params, TEXTS, jax.random.split(KEY, 2)), plain)
 
 
+def test_two_frozen_encoders_are_frozen_one_by_one():
+    still = bag("embeddings", "upper")
+    given = {"user": Input(text="{name}"), "item": TEXT_ITEM, "scorer": dot()}
+    model = ranker(spec(True, True), {"click": 1}, user_encoder=still, item_encoder=still, **given)
+    params = model.init(KEY)["encoder"]
+    frozen = model.freeze({"user": params["user"]}, TEXTS)
+    np.testing.assert_array_equal(frozen.vector, model.encode_users(params, TEXTS, None))
+    with pytest.raises(ValueError, match="freeze got the encoders user, item"):
+        model.freeze(params, TEXTS)
+    half = ranker(spec(True, True), {"click": 1}, user_encoder=still, item_encoder=bag(), **given)
+    assert half.freeze is None
+
+
 def test_an_encoder_that_trains_draws_dropout_from_the_rows_keys():
     model = ranker(spec(item_text=True), {"click": 1}, encoder=bag(), user=USER, item=TEXT_ITEM, scorer=dot())
     params = model.init(KEY)["encoder"]
