@@ -1,4 +1,7 @@
-"""Ranks of scores within a list: hard, soft, and whether an item is in the top k. What `where` masks does not exist."""
+"""Ranks of scores within a list: hard, soft, and whether an item is in the top k. What `where` masks does not exist.
+
+Shared by losses and metrics, with what both refuse at trace time.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,17 @@ from mobjrec.types import Array
 
 # Lists longer than this count soft ranks block by block, so that no [L, L] array is kept.
 BLOCK = 512
+
+
+def check_lists(scores: Array, labels: Array, where: Array, weights: Array | None = None, k: int | None = None) -> None:
+    """ValueError for shapes that differ, a mask that is not bool, or k below 1, naming the argument."""
+    for name, array in (("labels", labels), ("where", where), ("weights", weights)):
+        if array is not None and jnp.shape(array) != jnp.shape(scores):
+            raise ValueError(f"{name} has shape {jnp.shape(array)}; expected that of scores, {jnp.shape(scores)}")
+    if jnp.asarray(where).dtype != jnp.bool_:
+        raise ValueError(f"where is {jnp.asarray(where).dtype}; expected bool, True for a real item")
+    if k is not None and k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
 
 
 def kept_scores(scores: Array, where: Array) -> Array:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mobjrec.losses.checks import check
+from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
@@ -16,7 +16,7 @@ def softmax(scores: Array, labels: Array, *, where: Array, weights: Array | None
     scores [..., L] logits; labels [..., L] gains >= 0; weights [..., L]. Returns [...]; 0 for a list without items or
     gain. Whatever stands under the mask, NaN too, has no influence.
     """
-    check(scores, labels, where, weights)
+    check_lists(scores, labels, where, weights)
     gain = jnp.where(where, labels if weights is None else labels * weights, 0.0)
     # The lowest finite number, not -inf: 0 * -inf would be NaN where an item is masked.
     kept = jnp.where(where, scores, jnp.finfo(scores.dtype).min)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mobjrec.losses.checks import check
+from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
@@ -13,7 +13,7 @@ def pairwise_logistic(scores: Array, labels: Array, *, where: Array, weights: Ar
     labels [..., L] of any grades; a pair weighs as its better item does. Returns [...], 0 for a list without a pair. Keeps
     an [L, L] array per list.
     """
-    check(scores, labels, where, weights)
+    check_lists(scores, labels, where, weights)
     scores, labels = jnp.where(where, scores, 0.0), jnp.where(where, labels, 0.0)
     pairs = (labels[..., :, None] > labels[..., None, :]) & where[..., :, None] & where[..., None, :]
     values = jax.nn.softplus(scores[..., None, :] - scores[..., :, None])

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mobjrec.losses.checks import check
 from mobjrec.losses.reduce import masked_mean
+from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
@@ -14,14 +14,14 @@ def sigmoid_cross_entropy(scores: Array, labels: Array, *, where: Array, weights
     scores [..., L] logits; labels [..., L] in [0, 1], taken as they are (a share is a soft label). Returns [...], 0 for a
     list without items.
     """
-    check(scores, labels, where, weights)
+    check_lists(scores, labels, where, weights)
     scores, labels = jnp.where(where, scores, 0.0), jnp.where(where, labels, 0.0)
     return masked_mean(jax.nn.softplus(scores) - labels * scores, where, weights)
 
 
 def squared(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """(s - y)^2, mean over the items in `where`. labels [..., L] in any unit. Returns [...], 0 for a list without items."""
-    check(scores, labels, where, weights)
+    check_lists(scores, labels, where, weights)
     return masked_mean(jnp.square(jnp.where(where, scores, 0.0) - jnp.where(where, labels, 0.0)), where, weights)
 
 
@@ -31,7 +31,7 @@ def huber(scores: Array, labels: Array, *, where: Array, weights: Array | None =
     e^2 / 2 for |e| <= delta, delta (|e| - delta / 2) beyond, e = s - y. Returns [...], 0 for a list without items.
     ValueError unless delta > 0.
     """
-    check(scores, labels, where, weights)
+    check_lists(scores, labels, where, weights)
     if not delta > 0:
         raise ValueError(f"delta is {delta}; it must be above 0")
     error = jnp.abs(jnp.where(where, scores, 0.0) - jnp.where(where, labels, 0.0))

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mobjrec.losses.checks import check
-from mobjrec.ranks import soft_ranks
+from mobjrec.ranks import check_lists, soft_ranks
 from mobjrec.types import Array
 
 
@@ -28,7 +27,7 @@ def recall_at_k(
     scores [..., L]; labels [..., L], relevant where > 0, whatever the grade. Returns [...], 0 for a list without relevant
     items. ValueError for k below 1 or temperatures that are not above 0.
     """
-    check(scores, labels, where, weights, k)
+    check_lists(scores, labels, where, weights, k)
     cut = k / 2 if temperature_cut is None else temperature_cut
     if not (temperature_rank > 0 and cut > 0):
         raise ValueError(f"temperature_rank is {temperature_rank} and temperature_cut {cut}; both must be above 0")

@@ -9,8 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from mobjrec.losses.checks import check
-from mobjrec.ranks import ranks
+from mobjrec.ranks import check_lists, ranks
 from mobjrec.types import Array
 
 
@@ -114,7 +113,7 @@ def _running_max(values: Array) -> Array:
 
 
 def _ranked(scores: Array, labels: Array, where: Array, k: int | None) -> tuple[Array, Array]:
-    check(scores, labels, where, None, k)
+    check_lists(scores, labels, where, None, k)
     return ranks(scores, where), jnp.where(where, labels, 0.0).astype(jnp.promote_types(scores.dtype, jnp.float32))
 
 

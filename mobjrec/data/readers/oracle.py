@@ -1,0 +1,143 @@
+"""What the best possible ranker of a synthetic corpus would say, computed exactly."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from mobjrec.types import Dataset, Lists
+
+# Click logit: favourite topic, second favourite, others; and by lure. Chosen so that a list of 12 has about 3 clicks.
+MATCH = np.array([2.6, 1.4, -1.2])
+LURE = np.array([-1.0, 0.0, 1.0])
+BASE = -1.6
+QUALITY = np.array([-1.2247449, 0.0, 1.2247449])  # mean 0, deviation 1 over the levels
+
+
+class Oracle(NamedTuple):
+    """best, truth: (dataset, lists, rows [B], items [B, L], -1 = padding) -> {"click", "satisfaction": [B, L] float64}.
+
+    best: posterior means given the remembered clicks and the items' words   truth: the means given everything hidden
+    """
+
+    best: Callable[..., dict[str, np.ndarray]]
+    truth: Callable[..., dict[str, np.ndarray]]
+
+
+class Law(NamedTuple):
+    """How feedback comes about. A user's kind k is an ordered pair of different topics, (favourite, second), all equally
+    likely; there are topics (topics - 1) of them.
+    """
+
+    topics: int
+    conflict: float
+    noise: float
+    position_bias: float
+    list_size: int
+
+    @property
+    def kinds(self) -> int:
+        return self.topics * (self.topics - 1)
+
+    def utility(self, kind: np.ndarray, topic: np.ndarray, lure: np.ndarray) -> np.ndarray:
+        """The click logit x."""
+        favourite, second = kind // (self.topics - 1), kind % (self.topics - 1)
+        second = second + (second >= favourite)
+        fit = np.where(topic == favourite, MATCH[0], np.where(topic == second, MATCH[1], MATCH[2]))
+        return BASE + fit + LURE[lure]
+
+    def click(self, kind: np.ndarray, topic: np.ndarray, lure: np.ndarray) -> np.ndarray:
+        """P(click | kind, item, examined)."""
+        return 1.0 / (1.0 + np.exp(-self.utility(kind, topic, lure)))
+
+    def exposure(self) -> np.ndarray:
+        """P(examined) by position [list_size]."""
+        return (1.0 + np.arange(self.list_size)) ** -self.position_bias
+
+    def stars(self, kind: np.ndarray, topic: np.ndarray, lure: np.ndarray, quality: np.ndarray) -> np.ndarray:
+        """E[satisfaction | kind, item, clicked] = 3 + cos(angle) (x standardised) + sin(angle) quality."""
+        mean, deviation = self.moments()
+        cosine = 1.0 - 2.0 * self.conflict
+        sine = np.sqrt(max(1.0 - cosine**2, 0.0))
+        return 3.0 + cosine * (self.utility(kind, topic, lure) - mean) / deviation + sine * QUALITY[quality]
+
+    def moments(self) -> tuple[float, float]:
+        """Mean and deviation of x over the grid of items; the same for every kind."""
+        topic, lure = np.divmod(np.arange(3 * self.topics), 3)
+        x = self.utility(np.zeros(1, int), topic, lure)
+        return float(x.mean()), float(x.std())
+
+
+def oracle_of(law: Law, kinds: np.ndarray, topic: np.ndarray, lure: np.ndarray, quality: np.ndarray) -> Oracle:
+    """The oracle of a corpus with these hidden values of users [U] and items [N].
+
+    An item's words name topic, lure and quality, so the items are known. A user shows in the remembered clicks only: what
+    was shown and not clicked is invisible, and how many lists there were too. Lists show items uniformly, whoever looks, and
+    all kinds click at one rate c (topics and lures form a full grid, so sum_i p_k(i) is the same for all k). A remembered
+    click falls on item i with probability p_k(i) / sum_j p_k(j), hence
+
+        P(k | clicks h_1 .. h_n) ~ prod_j p_k(h_j),
+
+    in which exposure by position cancels. (Items of a list are drawn without replacement: a correction of order L / N, not
+    made.) The best prediction of a click is sum_k P(k | h) p_k(i) times the mean exposure. Satisfaction is observed
+    after a click, which speaks of k too: E[stars | h, i, click] = sum_k P(k|h) p_k(i) s_k(i) / sum_k P(k|h) p_k(i).
+    """
+    every = np.arange(law.kinds)
+    cell = 3 * topic + lure
+    grid_topic, grid_lure = np.divmod(np.arange(3 * law.topics), 3)
+    chance = law.click(every[:, None], grid_topic, grid_lure)  # [kinds, cells]
+    told = np.log(chance)
+    stars = np.stack([law.stars(every[:, None], grid_topic, grid_lure, np.full(1, q)) for q in range(3)], -1)
+    seen = float(law.exposure().mean())
+
+    def posterior(dataset: Dataset, lists: Lists, rows: np.ndarray) -> np.ndarray:
+        """P(kind | remembered clicks), [B, kinds]."""
+        spans = lists.history[rows]
+        lengths = spans[:, 1] - spans[:, 0]
+        who = np.repeat(np.arange(len(rows)), lengths)
+        place = np.repeat(spans[:, 0] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        counts = np.zeros((len(rows), chance.shape[1]))
+        np.add.at(counts, (who, cell[dataset.history[place]]), 1.0)
+        weight = counts @ told.T
+        weight = np.exp(weight - weight.max(1, keepdims=True))
+        return weight / weight.sum(1, keepdims=True)
+
+    def means(belief: np.ndarray, item: np.ndarray) -> dict[str, np.ndarray]:
+        item = np.maximum(item, 0)
+        click = belief @ chance  # [B, cells]
+        here = np.take_along_axis(click, cell[item], 1)
+        satisfied = np.einsum("bk,kc,kcq->bcq", belief, chance, stars, optimize=True) / click[..., None]
+        rows = np.arange(len(item))[:, None]
+        return {"click": seen * here, "satisfaction": satisfied[rows, cell[item], quality[item]]}
+
+    def best(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray) -> dict[str, np.ndarray]:
+        return means(posterior(dataset, lists, rows), item)
+
+    def truth(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray) -> dict[str, np.ndarray]:
+        return means(np.eye(law.kinds)[kinds[lists.user[rows]]], item)
+
+    return Oracle(best, truth)
+
+
+def trade_off(
+    oracle: Oracle, dataset: Dataset, lists: Lists, shares: np.ndarray, top: int = 3
+) -> list[tuple[float, float]]:
+    """The best reachable (click, satisfaction) of what is shown first, for mixtures of the two posterior means.
+
+    shares [n] in [0, 1] of click in the mixture of standardised scores. Both are means over lists of the expected label of the
+    first `top` items.
+    """
+    rows = np.arange(len(lists.user))
+    size = int(np.diff(lists.start).max())
+    place = lists.start[rows][:, None] + np.arange(size)
+    inside = place < lists.start[rows + 1][:, None]
+    item = np.where(inside, lists.item[np.minimum(place, len(lists.item) - 1)], -1)
+    means = oracle.best(dataset, lists, rows, item)
+    scaled = {name: (m - m[inside].mean()) / m[inside].std() for name, m in means.items()}
+    found = []
+    for share in shares:
+        score = np.where(inside, share * scaled["click"] + (1 - share) * scaled["satisfaction"], -np.inf)
+        first = np.argsort(-score, 1, kind="stable")[:, :top]
+        values = (float(np.take_along_axis(means[name], first, 1).mean()) for name in ("click", "satisfaction"))
+        found.append(tuple(values))
+    return found
