@@ -61,7 +61,7 @@ model:
 objectives:
   click: {{use: single, loss: softmax, label: click}}
   satisfied: {{use: satisfied_click}}
-weighting: {{use: static}}
+weighting: {{use: static, weights: {{click: 1, satisfied: 1}}}}
 optimizer: {{use: adamw, learning_rate: 1e-3}}
 evaluate: {{metrics: ["ndcg@5", auc]}}
 """

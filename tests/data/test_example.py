@@ -4,7 +4,7 @@ import pytest
 from mobjrec.config import load
 from mobjrec.data.example import example
 from mobjrec.errors import UserError
-from mobjrec.resolve import bind
+from mobjrec.resolve import bind, complete
 from mobjrec.testing.corpora import check_corpus
 
 
@@ -17,6 +17,11 @@ def test_the_example_is_read_by_its_own_config(tmp_path):
     satisfied, click = labels["satisfied"].value, corpus.events.feedback["click"]
     np.testing.assert_array_equal(np.isnan(satisfied), click == 0)
     assert 0.2 < np.nanmean(satisfied) < 0.8
+
+
+def test_every_key_of_its_config_is_known(tmp_path):
+    config = complete(load(example(tmp_path / "shop"), ()))
+    assert config.weighting.settings["weights"] == {"click": 1.0, "satisfied": 1.0}
 
 
 def test_what_users_click_follows_from_the_texts(tmp_path):
