@@ -46,6 +46,7 @@ data:
 labels:                    # feedback columns are labels under their own names; these are derived
   satisfied: {{use: at_least, of: dwell, value: 30, known: {{after: click}}}}
 
+tokenizer: {{use: trained, size: 2000}}
 lists:
   split: {{use: by_time, valid: 0.15, test: 0.15}}
   history: {{of: click, last: 10}}
