@@ -226,6 +226,8 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
     array = np.asarray(value)
     # JSON's encoder knows no bfloat16, nor does `tolist`.
     return _plain((array.astype(np.float64) if array.dtype.kind == "V" else array).tolist())
