@@ -1,0 +1,7 @@
+"""Public conformance suites: each checks one kind of thing against its promises and raises AssertionError on the first
+that does not hold. They need neither pytest nor hypothesis.
+"""
+
+from mobjrec.testing.scorers import check_scorer
+
+__all__ = ["check_scorer"]
