@@ -6,17 +6,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mobjrec.models.dot import Product
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.heads import linear_heads, read
 from mobjrec.models.tower import Join
 from mobjrec.types import Array, Scorer, Spec
 
 
-def mlp(layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, bias: bool = False) -> Scorer:
+def mlp(
+    layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, product: bool = True, bias: bool = False
+) -> Scorer:
     """Hidden layers over [u, v, u * v, |u - v|, context], shared by all heads, and a linear map per head.
 
     The first layer is kept apart by what it reads, so the user's part is computed once a list and the item's once an
-    item, a shared item set included. `bias` gives every head a constant of its own: only where all heads are read by
+    item, a shared item set included. `product` adds `dot`'s scaled inner product to every score (Rendle et al. 2020: an MLP
+    alone takes very long to learn one; here it came 39 % of the way to the best click AUC where dot came 93 %, in the same
+    450 steps). `bias` gives every head a constant of its own: only where all heads are read by
     losses that a shift of the scores changes; without it a head's offset comes from the hidden layers.
     ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list.
     """
@@ -24,7 +29,7 @@ def mlp(layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, bias: bool = 
         raise ValueError("mlp needs at least one hidden layer, found layers = (); use dot for a scorer without any")
 
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Mlp:
-        return Mlp(width, heads, spec, layers, dropout, bias, rngs=rngs)
+        return Mlp(width, heads, spec, layers, dropout, product, bias, rngs=rngs)
 
     return make
 
@@ -39,6 +44,7 @@ class Mlp(nnx.Module):
         spec: Spec,
         layers: tuple[int, ...],
         rate: float,
+        product: bool,
         bias: bool,
         *,
         rngs: nnx.Rngs,
@@ -48,6 +54,7 @@ class Mlp(nnx.Module):
         self.context = context_join(spec, layers[0], rngs=rngs)
         pairs = pairwise(layers)
         self.layers = nnx.List([nnx.Linear(size, out, rngs=rngs) for size, out in pairs])
+        self.product = Product(width, heads, bias=False, temperature=None, rngs=rngs) if product else None
         self.heads = linear_heads(layers[-1], heads, bias, rngs=rngs)
 
     def __call__(
@@ -65,7 +72,11 @@ class Mlp(nnx.Module):
         x = dropped(jax.nn.gelu(x), self.rate, keys, 0)
         for place, layer in enumerate(self.layers):
             x = dropped(jax.nn.gelu(layer(x)), self.rate, keys, 1 + place)
-        return read(self.heads, x)
+        scores = read(self.heads, x)
+        if self.product is None:
+            return scores
+        products = self.product(users, items, context, context_ids, preference, keys)
+        return {name: score + products[name] for name, score in scores.items()}
 
 
 class First(nnx.Module):
