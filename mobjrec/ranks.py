@@ -23,19 +23,13 @@ def check_lists(scores: Array, labels: Array, where: Array, weights: Array | Non
         raise ValueError(f"k is {k}; it must be at least 1")
 
 
-def kept_scores(scores: Array, where: Array) -> Array:
-    """The scores in float32, with the lowest finite number under the mask: -inf would make NaN of differences."""
-    return jnp.where(where, scores.astype(_counting(scores)), jnp.finfo(_counting(scores)).min)
-
-
 def ranks(scores: Array, where: Array) -> Array:
     """Ranks from 1, highest score first, ties in order of appearance; masked items come after all others.
 
     scores, where [..., L] -> [..., L] int32. No gradient.
     """
-    order = jnp.argsort(-kept_scores(jax.lax.stop_gradient(scores), where), axis=-1, stable=True)
-    # Masked items share the lowest number with a real score that low; the second sort puts them last.
-    order = jnp.take_along_axis(order, jnp.argsort(~jnp.take_along_axis(where, order, -1), axis=-1, stable=True), -1)
+    # Masked items are last by a key of their own: no number under the mask is below every real score.
+    order = jnp.lexsort((-jax.lax.stop_gradient(scores), ~jnp.asarray(where)), axis=-1)
     return jnp.argsort(order, axis=-1).astype(jnp.int32) + 1
 
 

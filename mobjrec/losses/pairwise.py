@@ -10,8 +10,8 @@ from mobjrec.types import Array
 def pairwise_logistic(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """softplus(-(s_i - s_j)) over the pairs with y_i > y_j, mean over these pairs. Burges et al. 2005 (RankNet).
 
-    labels [..., L] of any grades; a pair weighs as its better item does. Returns [...], 0 for a list without a pair. Keeps
-    an [L, L] array per list.
+    labels [..., L] of any grades; a pair weighs as its better item does. Returns [...], 0 for a list without a pair.
+    Keeps an [L, L] array per list.
     """
     check_lists(scores, labels, where, weights)
     scores, labels = jnp.where(where, scores, 0.0), jnp.where(where, labels, 0.0)

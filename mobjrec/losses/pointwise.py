@@ -11,8 +11,8 @@ from mobjrec.types import Array
 def sigmoid_cross_entropy(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """Cross-entropy of a probability: softplus(s) - y s, mean over the items in `where`.
 
-    scores [..., L] logits; labels [..., L] in [0, 1], taken as they are (a share is a soft label). Returns [...], 0 for a
-    list without items.
+    scores [..., L] logits; labels [..., L] in [0, 1], taken as they are: a share is a soft label, but with a grade
+    above 1 there is no minimum, so cut grades to 0/1 first. Returns [...], 0 for a list without items.
     """
     check_lists(scores, labels, where, weights)
     scores, labels = jnp.where(where, scores, 0.0), jnp.where(where, labels, 0.0)
@@ -20,7 +20,10 @@ def sigmoid_cross_entropy(scores: Array, labels: Array, *, where: Array, weights
 
 
 def squared(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
-    """(s - y)^2, mean over the items in `where`. labels [..., L] in any unit. Returns [...], 0 for a list without items."""
+    """(s - y)^2, mean over the items in `where`.
+
+    labels [..., L] in any unit. Returns [...], 0 for a list without items.
+    """
     check_lists(scores, labels, where, weights)
     return masked_mean(jnp.square(jnp.where(where, scores, 0.0) - jnp.where(where, labels, 0.0)), where, weights)
 

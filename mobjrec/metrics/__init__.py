@@ -1,6 +1,7 @@
-"""Metrics. Per list: (scores, labels, *, where) -> [...], NaN where undefined, so means leave such lists out and count them.
+"""Metrics. Per list: (scores, labels, *, where) -> [...], NaN where undefined: means leave such lists out, counted.
 
-Relevant is what has a label above 0; ties are ranked in order of appearance. `pooled` holds what is not a mean over lists.
+Relevant is what has a label above 0; ties are ranked in order of appearance. `pooled` holds what is not a mean over
+lists.
 """
 
 import difflib
@@ -24,6 +25,6 @@ def named(key: str) -> Metric:
         )
     if not at:
         return BY_NAME[name]
-    if name == "auc" or not k.isdigit() or int(k) < 1:
+    if name == "auc" or not k.isdecimal() or int(k) < 1:
         raise ValueError(f"{key} is no metric: write NAME or NAME@K with K a number from 1 up (auc takes none)")
     return functools.partial(BY_NAME[name], k=int(k))

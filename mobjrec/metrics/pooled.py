@@ -33,7 +33,10 @@ def auc() -> PooledMetric:
 
 
 def gauc() -> PooledMetric:
-    """Within-list AUC, mean over the lists with both kinds weighted by their items. Zhu et al. 2017, eq. 8, lists for users."""
+    """Within-list AUC, mean over lists with both kinds, weighted by a list's number of items. Zhu et al. 2017, eq. 8.
+
+    A group is a list here, where the paper has a user. NaN where no list has both kinds.
+    """
 
     def update(state: Sums, scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> Sums:
         total, count = state
@@ -47,10 +50,14 @@ def gauc() -> PooledMetric:
 
 
 def log_loss() -> PooledMetric:
-    """Mean cross-entropy of probabilities with labels in [0, 1]; probabilities are kept 1e-7 from 0 and 1. Lower is better."""
+    """Mean cross-entropy of probabilities with labels in [0, 1]. Lower is better; NaN without items.
+
+    Probabilities are kept one eps of their own type away from 0 and 1 (1e-7 for float32), as in scikit-learn.
+    """
 
     def update(state: Sums, scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> Sums:
-        p = np.clip(np.asarray(scores)[where].astype(np.float64), 1e-7, 1 - 1e-7)
+        eps = np.finfo(scores.dtype).eps
+        p = np.clip(np.asarray(scores)[where].astype(np.float64), eps, 1 - eps)
         y = np.asarray(labels)[where]
         return Sums(state.total - float(np.sum(y * np.log(p) + (1 - y) * np.log1p(-p))), state.count + len(p))
 
@@ -78,7 +85,7 @@ def rmse() -> PooledMetric:
 
 
 def pairs_in_order(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Share of (relevant, other) pairs with the higher score on the relevant one, ties half. NaN where one kind is absent."""
+    """Share of (relevant, other) pairs with the relevant one higher, ties half. NaN where one kind is absent."""
     positives, others = int(relevant.sum()), int((~relevant).sum())
     if not positives or not others:
         return float("nan")

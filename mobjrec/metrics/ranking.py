@@ -23,9 +23,11 @@ def ndcg(
 ) -> Array:
     """Discounted gain of the order over that of the best order. Burges et al. 2005.
 
-    sum over ranks r <= k of g(y) / log2(r + 1), g = 2^y - 1 or y, over the same sum with labels in falling order. NaN where
-    the best is not above 0.
+    sum over ranks r <= k of g(y) / log2(r + 1), g = 2^y - 1 or y, over the same sum with labels in falling order. NaN
+    where the best is not above 0. ValueError for another gain.
     """
+    if gain not in ("exponential", "linear"):
+        raise ValueError(f"gain is {gain}; it must be exponential or linear")
     place, labels = _ranked(scores, labels, where, k)
     gains = jnp.where(where, jnp.exp2(labels) - 1.0 if gain == "exponential" else labels, 0.0)
     best = _discounted(gains, ranks(labels, where), where, k)
@@ -73,7 +75,10 @@ def hit(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> 
 
 
 def mean_label(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
-    """The mean label of the first k items, in the label's unit: click rate, satisfaction of what is shown. NaN without items."""
+    """The mean label of the first k items, in the label's unit: click rate, satisfaction of what is shown.
+
+    NaN without items.
+    """
     place, labels = _ranked(scores, labels, where, k)
     inside = where if k is None else where & (place <= k)
     return _ratio(jnp.sum(labels, axis=-1, where=inside), inside.sum(-1))
@@ -84,32 +89,20 @@ def auc(scores: Array, labels: Array, *, where: Array) -> Array:
 
     By sorting: no [L, L] array.
     """
-    _, labels = _ranked(scores, labels, where, None)
-    relevant = where & (labels > 0)
-    length = scores.shape[-1]
-    kept = jnp.where(where, scores, jnp.inf)
-    order = jnp.argsort(kept, axis=-1)
-    ordered = jnp.take_along_axis(kept, order, -1)
-    place = jnp.arange(length)
-    new = jnp.concatenate([jnp.ones_like(ordered[..., :1], bool), ordered[..., 1:] != ordered[..., :-1]], axis=-1)
-    first = _running_max(jnp.where(new, place, 0))
-    last = (
-        length
-        - 1
-        - _running_max(jnp.where(jnp.roll(new, -1, -1).at[..., -1].set(True), length - 1 - place, 0)[..., ::-1])[
-            ..., ::-1
-        ]
-    )
+    check_lists(scores, labels, where)
+    relevant = where & (jnp.where(where, labels, 0.0) > 0)
+    # Masked items stand after all others by a key of their own, so that they tie with none, be it infinite.
+    order = jnp.lexsort((scores, ~jnp.asarray(where)), axis=-1)
+    ordered, inside, hits = (jnp.take_along_axis(a, order, -1) for a in (scores, jnp.asarray(where), relevant))
+    step = (ordered[..., 1:] != ordered[..., :-1]) | (inside[..., 1:] != inside[..., :-1])
+    edge = jnp.ones((*scores.shape[:-1], 1), bool)
+    place, axis = jnp.arange(scores.shape[-1]), scores.ndim - 1
+    first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, step], -1), place, 0), axis)
+    last = jax.lax.cummin(jnp.where(jnp.concatenate([step, edge], -1), place, scores.shape[-1]), axis, reverse=True)
     middle = 1.0 + (first + last) / 2.0
-    hits = jnp.take_along_axis(relevant, order, -1)
     positives = relevant.sum(-1)
-    others = where.sum(-1) - positives
     above = jnp.sum(middle, axis=-1, where=hits) - positives * (positives + 1) / 2.0
-    return _ratio(above, positives * others)
-
-
-def _running_max(values: Array) -> Array:
-    return jax.lax.cummax(values, axis=values.ndim - 1)
+    return _ratio(above, positives * (where.sum(-1) - positives))
 
 
 def _ranked(scores: Array, labels: Array, where: Array, k: int | None) -> tuple[Array, Array]:

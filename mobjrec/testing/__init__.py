@@ -2,6 +2,7 @@
 that does not hold. They need neither pytest nor hypothesis.
 """
 
+from mobjrec.testing.losses import check_loss, check_metric
 from mobjrec.testing.scorers import check_scorer
 
-__all__ = ["check_scorer"]
+__all__ = ["check_loss", "check_metric", "check_scorer"]
