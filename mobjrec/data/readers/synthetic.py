@@ -10,7 +10,8 @@ from mobjrec.types import Corpus, Events, Table
 STRINGS = np.dtypes.StringDType()
 BEGIN = 1_700_000_000  # unix seconds of the first list
 APART = 30  # seconds from a list to the next
-LATE = 0.85  # cold users and items appear after this share of the time
+LARGE = 1e9
+LATE = 0.85  # cold users and items appear after this share of the lists
 
 
 def synthetic(
@@ -27,40 +28,35 @@ def synthetic(
     noise: float = 0.5,
     seed: int = 0,
 ) -> Corpus:
-    """Impression lists of users with two favourite topics over items with a topic, a lure and a quality, all three told by
-    the items' words.
+    """Impression lists of users with two favourite topics over items with a topic, a lure and a quality, told by the
+    items' words.
 
     click ~ Bernoulli(sigmoid(x) exposure(position)), x high for favourite topics and lurid items. satisfaction, after a
-    click only, ~ Normal(3 + z, noise) stars, z at the angle arccos(1 - 2 conflict) to x: 0 orders items as clicks do, 0.5 by
-    quality alone, 1 the other way round. position_bias: exposure 1 / rank^position_bias   missing: share of both
-    labels that is not observed   cold_users, cold_items: shares that appear in the last 15 % of the time only.
+    click only, ~ Normal(3 + z, noise) stars, z at the angle arccos(1 - 2 conflict) to x: 0 orders items as clicks do,
+    0.5 by quality alone, 1 the other way round. position_bias: exposure 1 / rank^position_bias   missing: share of both
+    labels that is not observed   cold_users, cold_items: shares, the last rows, that appear in the last 15 % of the
+    lists only; where they are many, cold users have fewer than `lists_per_user` each.
     `Corpus.best` is the oracle of readers/oracle.py. The same settings give the same bits.
 
-    UserError for shares outside [0, 1] and sizes that cannot be filled.
+    UserError for shares outside [0, 1], sizes that cannot be filled, and more cold users than the last 15 % holds.
     """
-    shares = {"conflict": conflict, "missing": missing, "cold_users": cold_users, "cold_items": cold_items}
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise UserError(f"data.{name} is {share}; it must be in [0, 1]")
-    warm = items - int(round(cold_items * items))
-    if min(users, lists_per_user, list_size) < 1 or topics < 2 or warm < list_size or noise < 0 or position_bias < 0:
-        raise UserError(
-            f"data: {users} users, {warm} items from the start, lists of {list_size}, {topics} topics cannot be filled; "
-            "there must be at least 1 user, 2 topics and as many items from the start as a list shows"
-        )
+    _check(0, 1, {"conflict": conflict, "missing": missing, "cold_users": cold_users, "cold_items": cold_items})
+    _check(0, LARGE, {"noise": noise, "position_bias": position_bias})
+    _check(1, LARGE, {"users": users, "items": items, "lists_per_user": lists_per_user, "list_size": list_size})
+    _check(2, LARGE, {"topics": topics})
+    warm, late = items - round(cold_items * items), round(cold_users * users)
+    _check_room(warm, items, list_size, users - late, late, lists_per_user)
     random = [np.random.default_rng(np.random.SeedSequence([seed, n])) for n in range(5)]
     law = Law(topics, conflict, noise, position_bias, list_size)
 
-    # A full grid of topics, lures and qualities, so that every kind of user clicks at the same rate.
-    order = random[0].permutation(items)
-    grid = np.empty(items, np.int64)
-    grid[order] = np.arange(items)
+    # A full grid of topics, lures and qualities, so that every kind of user clicks at the same rate, before and after
+    # the cold items appear.
+    grid = np.concatenate([random[0].permutation(warm), warm + random[0].permutation(items - warm)])
     topic, lure, quality = grid % topics, grid // topics % 3, grid // (3 * topics) % 3
     kinds = random[1].integers(0, law.kinds, users)
-    cold_user = np.arange(users) >= users - int(round(cold_users * users))
 
-    user, time = _visits(users, lists_per_user, cold_user, random[2])
-    shown = _shown(len(user), list_size, items, warm, time, random[2])
+    user, time = _visits(users - late, late, lists_per_user, random[2])
+    shown = _shown(len(user), list_size, warm, items, random[2])
     click, satisfaction = _feedback(law, kinds[user], topic[shown], lure[shown], quality[shown], random[3])
     gone = random[4].random((2, *shown.shape)) < missing
     events = Events(
@@ -87,26 +83,60 @@ def synthetic(
     )
 
 
-def _visits(users: int, each: int, cold: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Users and times of all lists, in time order; a cold user's all lie in the last part of the time."""
-    user = np.repeat(np.arange(users), each)
-    when = random.random(len(user))
-    when = np.where(cold[user], LATE + (1 - LATE) * when, when)
-    order = np.argsort(when, kind="stable")
-    return user[order], BEGIN + APART * np.arange(len(user), dtype=np.int64)
+def _check(least: float, most: float, settings: dict[str, float]) -> None:
+    for name, value in settings.items():
+        if not least <= value <= most:
+            raise UserError(f"data.{name} is {value}; it must be in [{least:g}, {most:g}]")
 
 
-def _shown(lists: int, size: int, items: int, warm: int, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _check_room(warm: int, items: int, list_size: int, users: int, late: int, each: int) -> None:
+    if warm < list_size:
+        raise UserError(
+            f"data: a list shows {list_size} different items, but {warm} of {items} are there from the start; raise "
+            "data.items or lower data.list_size or data.cold_items"
+        )
+    if late and not _lists_of_cold(users, late, each):
+        raise UserError(
+            f"data.cold_users: {late} of {users + late} users do not fit into the last {1 - LATE:.0%} of the lists; "
+            "lower it or raise data.lists_per_user"
+        )
+
+
+def _lists_of_cold(warm: int, cold: int, each: int) -> int:
+    """The most lists a cold user can have such that those of all lie in the last part of the time; 0 = none."""
+    fits = (n for n in range(each, 0, -1) if cold * n <= _late(warm * each + cold * n))
+    return next(fits, 0)
+
+
+def _late(lists: int) -> int:
+    """How many of so many lists lie in the last part of the time."""
+    return lists - int(np.ceil(LATE * lists))
+
+
+def _visits(warm: int, cold: int, each: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Users and times of all lists, in time order; cold users, the last rows, come in the last part only."""
+    few = np.repeat(warm + np.arange(cold), _lists_of_cold(warm, cold, each) if cold else 0)
+    many = random.permutation(np.repeat(np.arange(warm), each))
+    total = len(few) + len(many)
+    early = total - _late(total)
+    user = np.concatenate([many[:early], random.permutation(np.concatenate([many[early:], few]))])
+    return user, BEGIN + APART * np.arange(total, dtype=np.int64)
+
+
+def _shown(lists: int, size: int, warm: int, items: int, random: np.random.Generator) -> np.ndarray:
     """[lists, size] distinct items a list, uniform over those that have appeared."""
-    late = np.arange(lists) >= LATE * lists
-    top = np.where(late, items, warm)[:, None]
-    shown = (random.random((lists, size)) * top).astype(np.int64)
-    while True:
-        ordered = np.sort(shown, 1)
-        twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(1))
-        if not len(twice):
-            return shown
-        shown[twice] = (random.random((len(twice), size)) * top[twice]).astype(np.int64)
+    top = np.where(np.arange(lists) >= lists - _late(lists), items, warm)
+    shown = (random.random((lists, size)) * top[:, None]).astype(np.int64)
+    rows = np.arange(lists)
+    while len(rows):
+        order = np.argsort(shown[rows], 1, kind="stable")
+        ordered = np.take_along_axis(shown[rows], order, 1)
+        row, place = np.nonzero(ordered[:, 1:] == ordered[:, :-1])
+        # Only repetitions are drawn anew. The rule treats all items alike, so every sequence of distinct items stays
+        # equally likely, and lists as long as the catalogue end too.
+        shown[rows[row], order[row, place + 1]] = (random.random(len(row)) * top[rows[row]]).astype(np.int64)
+        rows = rows[np.unique(row)]
+    return shown
 
 
 def _feedback(law: Law, kind, topic, lure, quality, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
