@@ -121,6 +121,7 @@ def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels], object
         history=config.lists.history.of or (first[0] if first else ""),
         last=config.lists.history.last,
         window=config.lists.window,
+        eval_window=config.lists.eval_window,
         context_ids=tuple(corpus.events.categories),
         context_numbers=tuple(corpus.events.numbers),
     )

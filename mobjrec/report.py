@@ -117,7 +117,7 @@ def ranked(rows: list[dict[str, Any]]) -> Grid:
 
 def described(config: Config, cache: Path) -> Group:
     """A config's data: counts, spans, rates, lengths, and one training list as the model will see it."""
-    from mobjrec.data.describe import description
+    from mobjrec.describe import description
     from mobjrec.parts import assemble
 
     return description(assemble(config, cache))

@@ -21,13 +21,14 @@ def build(
     history: str,
     last: int = 50,
     window: int = 1,
+    eval_window: int | None = None,
     context_ids: tuple[str, ...] = (),
     context_numbers: tuple[str, ...] = (),
 ) -> Dataset:
     """The dataset of a corpus.
 
     Events of one impression form one list; without impressions, `window` consecutive events of a user within a split do
-    (0: all of them), sharing the history of the first. history: label whose positive events are remembered, at most the
+    (0: all of them; valid and test may have a window of their own), sharing the history of the first. history: label whose positive events are remembered, at most the
     `last` newest, strictly before the list's time and from no later split. UserError where a split has no list.
     """
     events = corpus.events
@@ -38,7 +39,8 @@ def build(
     values = {name: label.value[order] for name, label in labels.items()}
     impression = np.asarray(events.list)[order]
     parts = _split(split, user, time, impression, None if events.split is None else events.split[order])
-    lists_of = _group(user, parts, impression, window)
+    windows = np.array([window] + 2 * [window if eval_window is None else eval_window])
+    lists_of = _group(user, parts, impression, windows[parts])
     positive = values[history] > 0 if history else np.zeros(len(user), bool)
     elapsed = time - (time.min() if len(time) else 0)
     remembered = _remember(user.astype(np.int64), item, elapsed, positive, parts)
@@ -100,14 +102,14 @@ def _split(split: Split, user: np.ndarray, time: np.ndarray, impression: np.ndar
     return found[inverse]
 
 
-def _group(user: np.ndarray, parts: np.ndarray, impression: np.ndarray, window: int) -> np.ndarray:
+def _group(user: np.ndarray, parts: np.ndarray, impression: np.ndarray, window: np.ndarray) -> np.ndarray:
     """A list number per event, ascending with the first event's place."""
     key = user.astype(np.int64) * 3 + parts
     by_key = np.argsort(key, kind="stable")
     _, first, inverse = np.unique(key[by_key], return_index=True, return_inverse=True)
     rank = np.empty(len(user), np.int64)
     rank[by_key] = np.arange(len(user)) - first[inverse]
-    place = rank // window if window else np.zeros_like(rank)
+    place = np.where(window > 0, rank // np.maximum(window, 1), 0)
     # Impressions first, then (user, split, place): numbers only need to be distinct before they are ranked.
     single = np.where(impression >= 0, -1, key * (place.max(initial=0) + 1) + place)
     _, first, inverse = np.unique(np.stack([impression, single]), axis=1, return_index=True, return_inverse=True)

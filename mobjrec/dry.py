@@ -1,0 +1,91 @@
+"""`mobjrec train CONFIG --dry-run`: one step traced by shape, compiled, not run."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Group
+from rich.table import Table as Grid
+from rich.text import Text
+
+from mobjrec import mesh
+from mobjrec.config import Config
+from mobjrec.data import order
+from mobjrec.data.batching import build
+from mobjrec.parts import Parts, assemble, sizes_of
+from mobjrec.resolve import complete
+from mobjrec.train import gram_at, mapped_step
+from mobjrec.types import Batch, Tree
+
+
+def traced(config: Config, cache: Path) -> Group:
+    """Parameters by part, the batch's shapes, FLOPs and memory of the compiled step. Nothing is written but cached tokens."""
+    parts = without_vectors(assemble(complete(config), cache))
+    devices = mesh.make(config.parallel.devices)
+    multiple = devices.size * (config.batch.chunk_rows or 1)
+    lists = parts.dataset.train
+    rows = order.rows(config.seed, 0, len(lists.user), config.batch.lists)
+    drawn = parts.train_candidates(parts.dataset, lists, rows, order.random(config.seed, 0))
+    batch, _ = build(parts.feed, lists, rows, drawn, sizes_of(parts, multiple), multiple)
+    state = jax.eval_shape(parts.first_state)
+    placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
+    compiled = mapped_step(parts, devices).lower(placed, batch).compile()
+    return Group(
+        parameters(state.params, parts.model.trainable(state.params)), shapes(batch), Text(costs(compiled, parts))
+    )
+
+
+def without_vectors(parts: Parts) -> Parts:
+    """Zeros in place of a frozen encoder's vectors: their shape is all that a trace needs."""
+    feed = parts.feed
+    if parts.model.freeze is None or parts.tokenizer is None:
+        return parts
+    params = jax.eval_shape(parts.first_state).params
+    width = min(leaf.shape[-1] for leaf in jax.tree.leaves(params["encoder"]) if leaf.ndim)
+    users = {split.split: np.zeros((len(split.user), width), np.float32) for split in parts.dataset[2:5]}
+    reads = feed.profile_tokens is not None or feed.event_tokens is not None
+    items = None if feed.item_tokens is None else np.zeros((len(feed.item_tokens.start) - 1, width), np.float32)
+    return parts._replace(feed=feed._replace(stored_items=items, stored_users=users if reads else None))
+
+
+def parameters(params: Tree, trainable: Tree) -> Grid:
+    """Parameters and how many of them train, by part."""
+    grid = Grid(title="parameters", title_justify="left")
+    for name in ("part", "all", "trained"):
+        grid.add_column(name, justify="left" if name == "part" else "right")
+    total = np.zeros(2, int)
+    for name, tree in params.items():
+        counts = [
+            (leaf.size, leaf.size * kept)
+            for leaf, kept in zip(jax.tree.leaves(tree), jax.tree.leaves(trainable[name]), strict=True)
+        ]
+        if counts:
+            both = np.sum(counts, axis=0)
+            total += both
+            grid.add_row(name, f"{both[0]:,}", f"{both[1]:,}")
+    grid.add_row("all", f"{total[0]:,}", f"{total[1]:,}")
+    return grid
+
+
+def shapes(batch: Batch) -> Grid:
+    """Shapes and types of a batch."""
+    grid = Grid(title="batch", title_justify="left")
+    for name in ("array", "shape", "type"):
+        grid.add_column(name)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if leaf.size:
+            grid.add_row(jax.tree_util.keystr(path).lstrip("."), str(leaf.shape), str(leaf.dtype))
+    return grid
+
+
+def costs(compiled: Any, parts: Parts) -> str:
+    """FLOPs and memory as the compiler counts them; loops over layers are counted once by it, and said so."""
+    flops = (compiled.cost_analysis() or {}).get("flops", float("nan"))
+    memory = compiled.memory_analysis()
+    size = f"{memory.temp_size_in_bytes / 2**20:,.0f} MiB temporary" if memory is not None else "memory unknown"
+    return (
+        f"one step: {flops / 1e9:,.2f} GFLOP as XLA counts them (a scanned layer once), {size}\n"
+        f"{parts.steps} steps, {parts.steps_per_epoch} an epoch; gradients compared at {gram_at(parts)}"
+        f"{'' if parts.weighting.needs_gram else ' (not read by this weighting)'}"
+    )
