@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from mobjrec.data import candidates
+from mobjrec.data.batching import labels_of
+from mobjrec.types import Dataset, LabelSpec, Lists, SideSpec, Table
+
+STRINGS = np.dtypes.StringDType()
+ITEMS = 8
+
+
+def lists(split: int, user: list[int], items: list[list[int]], clicks: list[list[float]]) -> Lists:
+    flat = [item for row in items for item in row]
+    return Lists(
+        user=np.array(user, np.int32),
+        time=np.arange(len(user)),
+        history=np.zeros((len(user), 2), np.int64),
+        start=np.cumsum([0] + [len(row) for row in items]),
+        item=np.array(flat, np.int32),
+        event=np.arange(len(flat)),
+        labels={"click": np.array([c for row in clicks for c in row], np.float32)},
+        weights=np.ones(len(flat), np.float32),
+        context_ids=np.zeros((len(flat), 0), np.int32),
+        context=np.zeros((len(flat), 0), np.float32),
+        split=split,
+    )
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """User 0 met 1, 2 in training, 3 in valid, 4 in test; user 1 met 2, 5 in training, 6 in test."""
+    train = lists(0, [0, 1], [[1, 2], [2, 5]], [[1, 0], [1, np.nan]])
+    valid = lists(1, [0], [[3]], [[1]])
+    test = lists(2, [0, 1], [[4], [6]], [[1], [0]])
+    seen = (np.array([0, 4, 7]), np.array([1, 2, 3, 4, 2, 5, 6]), np.array([0, 0, 1, 2, 0, 0, 2], np.int8))
+    items = Table(np.array([f"i{n}" for n in range(ITEMS)], STRINGS), {}, {}, {})
+    users = Table(np.array(["a", "b"], STRINGS), {}, {}, {})
+    labels = {"click": LabelSpec()}
+    none = np.zeros(0, np.int32)
+    return Dataset(
+        users, items, train, valid, test, none, np.zeros(3, int), seen, frozenset({"click"}), SideSpec(), labels
+    )
+
+
+def drawn(dataset: Dataset, which, split: str = "train", rows: tuple[int, ...] = (0, 1), seed: int = 0):
+    return which(dataset, getattr(dataset, split), np.array(rows), np.random.default_rng(seed))
+
+
+def kept(found, row: int) -> list[int]:
+    item = np.broadcast_to(found.item, found.where.shape)
+    return sorted(item[row][found.where[row]].tolist())
+
+
+def test_as_logged_is_what_was_shown_padded(dataset):
+    found = drawn(dataset, candidates.as_logged(), rows=(1, -1))
+    assert found.item.tolist() == [[2, 5], [-1, -1]]
+    assert found.where.tolist() == [[True, True], [False, False]]
+    assert found.row.tolist() == [[2, 3], [-1, -1]]
+
+
+def test_a_size_samples_longer_lists_anew(dataset):
+    found = {tuple(drawn(dataset, candidates.as_logged(1), seed=n).item[:, 0].tolist()) for n in range(20)}
+    assert found == {(1, 2), (1, 5), (2, 2), (2, 5)}
+
+
+def test_uniform_masks_what_the_user_met_and_repetitions(dataset):
+    for seed in range(20):
+        found = drawn(dataset, candidates.uniform(negatives=30), seed=seed)
+        negatives = found.item[:, 2:]
+        for row, met in enumerate(({1, 2}, {2, 5})):
+            there = negatives[row][found.where[row, 2:]].tolist()
+            assert not met & set(there)
+            assert len(there) == len(set(there))
+            assert set(there) <= set(range(ITEMS))
+
+
+def test_uniform_reaches_every_other_item(dataset):
+    reached = set()
+    for seed in range(60):
+        reached |= set(kept(drawn(dataset, candidates.uniform(negatives=4), seed=seed), 0))
+    assert reached == set(range(ITEMS))
+
+
+def test_in_batch_is_one_set_without_false_negatives(dataset):
+    found = drawn(dataset, candidates.in_batch())
+    assert found.item.shape[0] == 1
+    assert found.item[0][found.item[0] >= 0].tolist() == [1, 2, 5]
+    assert kept(found, 0) == [1, 2, 5]  # 5 is user 1's
+    assert kept(found, 1) == [1, 2, 5]
+    # User 0's second item is user 1's first: each list finds its own row.
+    assert found.row[:, :3].tolist() == [[0, 1, -1], [-1, 2, 3]]
+
+
+def test_in_batch_masks_items_that_the_user_met_elsewhere(dataset):
+    other = dataset._replace(train=lists(0, [0, 1, 0], [[1], [2], [2]], [[1], [1], [1]]))
+    found = candidates.in_batch()(other, other.train, np.array([0, 1]), np.random.default_rng(0))
+    assert kept(found, 0) == [1]  # 2 is in another list of user 0's: no negative
+    assert kept(found, 1) == [1, 2]
+
+
+def test_log_q_is_the_log_of_the_training_share(dataset):
+    found = drawn(dataset, candidates.in_batch())
+    counts = np.array([0, 1, 2, 0, 0, 1, 0, 0]) + 1.0
+    np.testing.assert_allclose(found.log_q[0, :3], np.log(counts / counts.sum())[[1, 2, 5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "user_0"),
+    [("earlier", [0, 4, 5, 6, 7]), ("train", [0, 3, 4, 5, 6, 7]), ("none", list(range(ITEMS)))],
+)
+def test_the_catalogue_leaves_out_earlier_items(dataset, exclude, user_0):
+    found = drawn(dataset, candidates.catalogue(exclude), "test")
+    assert kept(found, 0) == user_0
+    assert found.row[0].tolist() == [-1, -1, -1, -1, 0, -1, -1, -1]
+
+
+def test_an_item_never_logged_is_an_observed_0_only_where_the_label_is_known_everywhere(dataset):
+    found = drawn(dataset, candidates.catalogue("none"))
+    labels, observed = labels_of(dataset, dataset.train, found)
+    assert observed["click"][0].all()
+    assert labels["click"][0].tolist() == [0, 1, 0, 0, 0, 0, 0, 0]
+    assert not observed["click"][1, 5]  # logged, but not observed: never a 0
+    labels, observed = labels_of(dataset._replace(everywhere=frozenset()), dataset.train, found)
+    assert np.flatnonzero(observed["click"][0]).tolist() == [1, 2]
+    assert np.flatnonzero(observed["click"][1]).tolist() == [2]
+
+
+def test_the_same_draw_comes_again(dataset):
+    one, other = (drawn(dataset, candidates.uniform(5), seed=3) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
