@@ -45,9 +45,9 @@ def check_loss(loss: Loss, labels: Literal["binary", "graded", "real"] = "binary
     _check(np.isfinite(value).all() and np.isfinite(grad).all(), f"{name}: a value or gradient is not finite")
     _check(bool(np.abs(grad).max() > 0), f"{name}: no score has a gradient")
     _check_empty(name, value, grad)
-    _check_padding(name, call, scores, truth, (value, grad))
     _check_order(name, call, scores, truth, (value, grad))
     _check_transforms(name, loss, scores, truth, value)
+    _check_padding(name, call, scores, truth, (value, grad))
     _check_weights(name, call, scores, truth, value)
     _check_extremes(name, call, scores, truth)
     if smooth:
@@ -71,9 +71,9 @@ def check_metric(metric: Metric) -> None:
     _check(value.shape == scores.shape[:-1], f"{name}: the value has shape {value.shape}, one per list is wanted")
     _check(bool(np.isnan(value[EMPTY])), f"{name}: a list without items gives {value[EMPTY]}, NaN is wanted")
     _check(bool(np.isfinite(value[0])), f"{name}: a full list with several labels gives {value[0]}")
-    _check_padding(name, call, scores, truth, (value,))
     _check_order(name, call, scores, truth, (value,))
     _check_transforms(name, metric, scores, truth, value)
+    _check_padding(name, call, scores, truth, (value,))
     (far,) = call(np.sign(scores) * 1e4 + scores, truth, WHERE)
     _check(not np.isinf(far).any(), f"{name}: infinite for scores of +-1e4")
     _check(bool((np.isnan(far) == np.isnan(value)).all()), f"{name}: which lists are undefined depends on the scores")
@@ -90,7 +90,8 @@ def _check_padding(name: str, call: Callable[..., Any], scores: np.ndarray, labe
         found = call(np.where(WHERE, scores, fill), np.where(WHERE, labels, fill), WHERE)
         for one, other, what in zip(found, wanted, ("value", "gradient"), strict=False):
             _check(_close(one, other), f"{name}: {fill} under the mask changes the {what}")
-    for row, inside in enumerate(WHERE[:EMPTY]):
+    for row in np.flatnonzero(~WHERE.all(-1) & WHERE.any(-1)):
+        inside = WHERE[row]
         found = call(scores[row][inside], labels[row][inside], inside[inside])
         _check(_close(found[0], wanted[0][row]), f"{name}: a list's value changes when its padding is cut away")
 

@@ -1,0 +1,56 @@
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mobjrec import losses
+from mobjrec.testing import check_loss
+
+LABELS = {
+    "huber": "real",
+    "pairwise_logistic": "graded",
+    "recall_at_k": "binary",
+    "sigmoid_cross_entropy": "binary",
+    "softmax": "graded",
+    "squared": "real",
+}
+
+
+@pytest.mark.parametrize("name", losses.__all__)
+def test_every_loss_keeps_its_promises(name):
+    check_loss(getattr(losses, name), LABELS[name])
+
+
+def test_recall_keeps_them_where_the_cut_runs_through_the_list():
+    check_loss(functools.partial(losses.recall_at_k, k=2, temperature_rank=0.3), "graded")
+
+
+@pytest.mark.parametrize("name", losses.__all__)
+def test_every_loss_has_the_seams_arguments_and_defaults_for_the_rest(name):
+    parameters = inspect.signature(getattr(losses, name)).parameters
+    assert list(parameters)[:4] == ["scores", "labels", "where", "weights"]
+    assert parameters["where"].default is inspect.Parameter.empty
+    assert all(p.default is not inspect.Parameter.empty for p in list(parameters.values())[3:])
+
+
+@pytest.mark.parametrize("name", losses.__all__)
+@pytest.mark.parametrize(
+    "labels, where, weights, message",
+    [
+        ((2, 4), ((2, 3), bool), None, r"labels has shape \(2, 4\)"),
+        ((2, 3), ((2, 4), bool), None, r"where has shape \(2, 4\)"),
+        ((2, 3), ((2, 3), float), None, "where is float"),
+        ((2, 3), ((2, 3), bool), (3,), r"weights has shape \(3,\)"),
+    ],
+)
+def test_every_loss_refuses_what_does_not_fit_before_it_runs(name, labels, where, weights, message):
+    weights = None if weights is None else jnp.zeros(weights)
+    shape, kind = where
+
+    def call(scores):
+        return getattr(losses, name)(scores, jnp.zeros(labels), where=jnp.ones(shape, kind), weights=weights)
+
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(call, jnp.zeros((2, 3)))

@@ -1,0 +1,119 @@
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from mobjrec.losses import recall_at_k
+from mobjrec.metrics import recall
+
+WIDTH = 7
+SCORES = hnp.arrays(np.float32, WIDTH, elements=st.floats(-5, 5, width=32))
+LABELS = hnp.arrays(np.int32, WIDTH, elements=st.integers(0, 2))
+WEIGHTS = hnp.arrays(np.float32, WIDTH, elements=st.floats(0, 4, width=32))
+WHERE = hnp.arrays(bool, WIDTH)
+at_two = jax.jit(lambda s, y, where, w: recall_at_k(s, y, where=where, weights=w, k=2, temperature_rank=0.5))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+def reference(scores, labels, where, weights, k, temperature):
+    s, there = scores.astype(np.float64), np.flatnonzero(where)
+    relevant = [i for i in there if labels[i] > 0]
+    rank = {i: 1 + sum(sigmoid((s[j] - s[i]) / temperature) for j in there if j != i) for i in relevant}
+    inside = sum(weights[i] * sigmoid((k + 0.5 - rank[i]) / (k / 2)) for i in relevant)
+    return weights[relevant].mean() - inside / min(k, len(relevant)) if relevant else 0.0
+
+
+@given(SCORES, LABELS, WHERE, WEIGHTS)
+def test_recall_is_the_formula_on_the_items_that_are_there(scores, labels, where, weights):
+    found = at_two(np.where(where, scores, np.nan), labels, where, weights)
+    np.testing.assert_allclose(found, reference(scores, labels, where, weights, 2, 0.5), rtol=1e-4, atol=1e-4)
+
+
+def test_with_cold_temperatures_the_loss_is_one_minus_the_metric():
+    random = np.random.default_rng(0)
+    scores = jnp.asarray(random.permuted(np.tile(np.arange(30.0), (8, 1)), axis=1), jnp.float32)
+    labels, where = jnp.asarray(random.random((8, 30)) < 0.1), jnp.asarray(random.random((8, 30)) < 0.9)
+    loss = recall_at_k(scores, labels, where=where, k=10, temperature_rank=0.01, temperature_cut=0.01)
+    metric = recall(scores, labels, where=where, k=10)
+    np.testing.assert_allclose(loss, jnp.nan_to_num(1 - metric, nan=0.0), atol=1e-6)
+    assert 0 < loss.mean() < 1
+
+
+def test_the_divisor_is_the_most_that_fits_into_k():
+    scores, where = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.ones(4, bool)
+    cold = {"where": where, "temperature_rank": 0.01, "temperature_cut": 0.01}
+    np.testing.assert_allclose(recall_at_k(scores, jnp.array([1, 1, 1, 1]), k=2, **cold), 0, atol=1e-6)
+    np.testing.assert_allclose(recall_at_k(scores, jnp.array([1, 0, 1, 1]), k=2, **cold), 1 / 2, atol=1e-6)
+    np.testing.assert_allclose(recall_at_k(scores, jnp.array([0, 0, 0, 1]), k=2, **cold), 1, atol=1e-6)
+
+
+def test_the_offset_decides_how_much_an_item_exactly_at_k_counts():
+    scores, labels, where = jnp.array([9.0, 5.0, 1.0]), jnp.array([0, 1, 0]), jnp.ones(3, bool)
+    cold = {"where": where, "k": 2, "temperature_rank": 0.01, "temperature_cut": 0.01}
+    np.testing.assert_allclose(recall_at_k(scores, labels, offset=0.0, **cold), 0.5, atol=1e-6)
+    np.testing.assert_allclose(recall_at_k(scores, labels, **cold), 0.0, atol=1e-6)
+
+
+def test_by_default_the_cut_is_half_of_k_wide():
+    scores, labels, where = -jnp.arange(40.0), jnp.arange(40) == 29, jnp.ones(40, bool)
+    value = recall_at_k(scores, labels, where=where)
+    # Rank 30 against the cut at 20.5, 10 wide; neighbours 1 apart at temperature 0.1 add sigmoid(-10), no more.
+    np.testing.assert_allclose(value, 1 - sigmoid((20.5 - 30) / 10), atol=1e-4)
+
+
+def test_an_item_far_below_the_cut_still_has_a_gradient():
+    random = np.random.default_rng(0)
+    scores = jnp.asarray(np.sort(random.normal(size=200))[::-1], jnp.float32)
+    labels, where = jnp.arange(200) == 70, jnp.ones(200, bool)
+    wide, narrow = (
+        abs(float(jax.grad(lambda s, t=t: recall_at_k(s, labels, where=where, temperature_cut=t))(scores)[70]))
+        for t in (None, 0.5)
+    )
+    assert wide > 1e-3 > 1e-12 > narrow
+
+
+@pytest.mark.parametrize("grade", [0.5, 1, 4])
+def test_whatever_its_grade_a_label_above_zero_is_relevant(grade):
+    scores, where = jnp.array([1.0, 0.0, 2.0]), jnp.ones(3, bool)
+    found = recall_at_k(scores, jnp.array([grade, 0, 0]), where=where, k=1)
+    np.testing.assert_array_equal(found, recall_at_k(scores, jnp.array([1.0, 0, 0]), where=where, k=1))
+    assert found > 0.5
+
+
+def test_a_list_without_relevant_items_gives_zero_without_gradient():
+    scores, labels = jnp.array([[1.0, 2.0, jnp.inf], [1.0, 2.0, 3.0]]), jnp.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    where = jnp.array([[True, True, False], [True, True, True]])
+    value, back = jax.vjp(lambda s: recall_at_k(s, labels, where=where, k=1), scores)
+    np.testing.assert_array_equal(value, [0, 0])
+    np.testing.assert_array_equal(back(jnp.ones(2))[0], np.zeros((2, 3)))
+
+
+def test_a_catalogue_of_thousands_pulls_its_relevant_item_up_and_all_others_down():
+    random = np.random.default_rng(1)
+    scores, labels = jnp.asarray(random.normal(size=(2, 3000)), jnp.float32), jnp.tile(jnp.arange(3000) == 300, (2, 1))
+    where = jnp.ones((2, 3000), bool)
+    loss = jax.jit(lambda s: recall_at_k(s, labels, where=where, k=1000).sum())
+    grad = np.asarray(jax.grad(loss)(scores))
+    assert np.isfinite(grad).all() and (grad[~labels] >= 0).all() and (grad[labels] < -0.01).all()
+    np.testing.assert_allclose(grad.sum(-1), [0, 0], atol=1e-4)
+    step = 0.02 * labels
+    np.testing.assert_allclose((loss(scores + step) - loss(scores - step)) / 0.04, grad[labels].sum(), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"k": 0}, "k is 0; it must be at least 1"),
+        ({"temperature_rank": 0.0}, "temperature_rank is 0.0 and temperature_cut 10.0; both must be above 0"),
+        ({"temperature_cut": -1.0}, "temperature_rank is 0.1 and temperature_cut -1.0; both must be above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        recall_at_k(jnp.zeros(3), jnp.zeros(3), where=jnp.ones(3, bool), **settings)
