@@ -57,10 +57,10 @@ def average_precision(scores: Array, labels: Array, *, where: Array, k: int | No
 
 
 def precision(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
-    """Relevant items among the first k over min(k, items of the list). NaN without items."""
-    hits, _ = _hits(scores, labels, where, k)
+    """Relevant items among the first k over min(k, items of the list). NaN without relevant items."""
+    hits, relevant = _hits(scores, labels, where, k)
     count = where.sum(-1)
-    return _ratio(hits, count if k is None else jnp.minimum(count, k))
+    return jnp.where(relevant > 0, _ratio(hits, count if k is None else jnp.minimum(count, k)), jnp.nan)
 
 
 def recall(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:

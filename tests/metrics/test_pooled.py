@@ -1,0 +1,112 @@
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+from mobjrec.metrics import pooled
+
+LISTS, WIDTH = 6, 5
+PROBABILITIES = hnp.arrays(np.float32, (LISTS, WIDTH), elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]))
+LABELS = hnp.arrays(np.float32, (LISTS, WIDTH), elements=st.sampled_from([0.0, 0.0, 1.0]))
+WHERE = hnp.arrays(bool, (LISTS, WIDTH))
+ALL = {name: getattr(pooled, name) for name in ("auc", "gauc", "log_loss", "accuracy", "rmse")}
+
+
+def of(metric, scores, labels, where):
+    return metric.value(metric.update(metric.init(), scores, labels, where))
+
+
+def share_of_pairs(scores, labels):
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in scores[labels > 0] for n in scores[labels <= 0]]
+    return np.mean(pairs) if pairs else np.nan
+
+
+def by_hand(scores, labels, where):
+    """Every metric by its definition, with plain loops."""
+    within = [(share_of_pairs(s[w], y[w]), w.sum()) for s, y, w in zip(scores, labels, where, strict=True)]
+    known = [(auc, count) for auc, count in within if not np.isnan(auc)]
+    p, y = scores[where].astype(np.float64), labels[where]
+    eps = np.finfo(np.float32).eps
+    log = np.log(np.clip(np.where(y > 0, p, 1 - p), eps, 1 - eps))
+    return {
+        "auc": share_of_pairs(scores[where], y),
+        "gauc": sum(a * c for a, c in known) / sum(c for _, c in known) if known else np.nan,
+        "log_loss": -log.mean() if len(p) else np.nan,
+        "accuracy": ((p >= 0.5) == (y > 0)).mean() if len(p) else np.nan,
+        "rmse": np.sqrt(((p - y) ** 2).mean()) if len(p) else np.nan,
+    }
+
+
+@given(PROBABILITIES, LABELS, WHERE)
+def test_pooled_metrics_are_their_definitions(scores, labels, where):
+    wanted = by_hand(scores, labels, where)
+    for name, metric in ALL.items():
+        np.testing.assert_allclose(of(metric(), scores, labels, where), wanted[name], rtol=1e-9, err_msg=name)
+
+
+@given(PROBABILITIES, LABELS, WHERE, st.integers(0, LISTS), st.integers(0, LISTS), st.permutations(range(LISTS)))
+def test_the_value_is_the_same_for_any_cut_into_batches_and_any_order(scores, labels, where, one, two, order):
+    first, second = sorted((one, two))
+    shuffled = [a[list(order)] for a in (scores, labels, where)]
+    for name, make in ALL.items():
+        metric = make()
+        parts = [[a[s] for a in shuffled] for s in (slice(0, first), slice(first, second), slice(second, None))]
+        left = metric.update(metric.update(metric.init(), *parts[0]), *parts[1])
+        right = metric.update(metric.init(), *parts[2])
+        whole = of(metric, scores, labels, where)
+        for state in (metric.merge(left, right), metric.merge(right, left), metric.update(left, *parts[2])):
+            np.testing.assert_allclose(metric.value(state), whole, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(metric.value(metric.merge(metric.init(), right)), metric.value(right), err_msg=name)
+
+
+@given(PROBABILITIES, LABELS, WHERE)
+def test_what_stands_under_the_mask_changes_no_pooled_metric(scores, labels, where):
+    for name, make in ALL.items():
+        found = of(make(), np.where(where, scores, np.nan), np.where(where, labels, np.nan), where)
+        np.testing.assert_array_equal(found, of(make(), scores, labels, where), err_msg=name)
+
+
+def test_pooled_auc_compares_items_of_different_lists_and_grouped_auc_does_not():
+    scores, labels, where = np.float32([[1, 2], [3, 4]]), np.array([[0, 1], [0, 1]]), np.ones((2, 2), bool)
+    assert of(pooled.auc(), scores, labels, where) == 0.75
+    assert of(pooled.gauc(), scores, labels, where) == 1.0
+
+
+def test_grouped_auc_weighs_a_list_by_its_items_and_leaves_out_lists_of_one_kind():
+    scores = np.float32([[1, 2, 0, 0], [4, 3, 2, 1], [1, 2, 3, 4]])
+    labels = np.array([[0, 1, 0, 0], [0, 0, 0, 1], [1, 1, 1, 1]])
+    where = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]], bool)
+    assert of(pooled.gauc(), scores, labels, where) == pytest.approx((2 * 1.0 + 4 * 0.0) / 6)
+
+
+def test_updating_leaves_the_older_state_as_it_was():
+    batch = np.float32([[0.2, 0.8]]), np.float32([[0, 1]]), np.ones((1, 2), bool)
+    for make in ALL.values():
+        metric = make()
+        before = metric.init()
+        metric.update(before, *batch)
+        assert np.isnan(metric.value(before))
+
+
+def test_a_certain_mistake_costs_a_finite_log_loss():
+    wrong, labels, where = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.ones((1, 2), bool)
+    assert of(pooled.log_loss(), wrong.astype(np.float32), labels, where) == pytest.approx(-np.log(2.0**-23))
+    assert of(pooled.log_loss(), wrong, labels, where) == pytest.approx(-np.log(2.0**-52))
+
+
+def test_the_threshold_itself_counts_as_positive():
+    scores, labels, where = np.float32([[0.3, 0.7]]), np.float32([[1, 0]]), np.ones((1, 2), bool)
+    assert of(pooled.accuracy(threshold=np.float32(0.3)), scores, labels, where) == 0.5
+    assert of(pooled.accuracy(threshold=0.8), scores, labels, where) == 0.5
+    assert of(pooled.accuracy(), scores, labels, where) == 0.0
+
+
+def test_many_small_scores_keep_float64():
+    scores = np.full((1000, 100), 1e-4, np.float32)
+    labels, where = np.zeros_like(scores), np.ones(scores.shape, bool)
+    metric = pooled.rmse()
+    state = metric.init()
+    for block in range(0, 1000, 100):
+        state = metric.update(state, *(a[block : block + 100] for a in (scores, labels, where)))
+    assert metric.value(state) == pytest.approx(float(np.float32(1e-4)), rel=1e-12)

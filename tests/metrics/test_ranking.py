@@ -1,0 +1,183 @@
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from mobjrec import metrics
+from mobjrec.testing import check_metric
+
+WIDTH = 7
+# Few values, so that ties are common.
+SCORES = hnp.arrays(np.float32, WIDTH, elements=st.sampled_from([-np.inf, -1, 0, 0.5, 2, np.inf]))
+LABELS = hnp.arrays(np.int32, WIDTH, elements=st.integers(0, 3))
+WHERE = hnp.arrays(bool, WIDTH)
+CUTS = (None, 1, 3, 20)
+NAMES = [name for name in metrics.__all__ if name != "named"]
+
+
+def ndcg(y, k):
+    def dcg(labels):
+        return sum((2.0**label - 1) / np.log2(rank + 2) for rank, label in enumerate(labels[:k]))
+
+    best = dcg(sorted(y, reverse=True))
+    return dcg(y) / best if best else np.nan
+
+
+def ndcg_linear(y, k):
+    discount = 1 / np.log2(np.arange(len(y[:k])) + 2)
+    best = (np.sort(y)[::-1][:k] * discount).sum()
+    return (y[:k] * discount).sum() / best if best else np.nan
+
+
+def precision(y, k):
+    return np.mean(y[:k] > 0) if (y > 0).any() else np.nan
+
+
+def recall(y, k):
+    return np.sum(y[:k] > 0) / np.sum(y > 0) if (y > 0).any() else np.nan
+
+
+def hit(y, k):
+    return float((y[:k] > 0).any()) if (y > 0).any() else np.nan
+
+
+def mrr(y, k):
+    if not (y > 0).any():
+        return np.nan
+    first = np.flatnonzero(y > 0)[0]
+    return 1 / (first + 1) if k is None or first < k else 0.0
+
+
+def average_precision(y, k):
+    places = np.flatnonzero(y > 0)
+    if not len(places):
+        return np.nan
+    inside = [np.mean(y[: place + 1] > 0) for place in places if k is None or place < k]
+    return np.sum(inside) / min(len(places), k or len(y))
+
+
+def mean_label(y, k):
+    return np.mean(y[:k]) if len(y) else np.nan
+
+
+BY_HAND = {f.__name__: f for f in (ndcg, precision, recall, hit, mrr, average_precision, mean_label)}
+
+
+def in_order(scores, labels, where):
+    """Labels of the real items as ranked; Python's sort is stable."""
+    there = sorted(np.flatnonzero(where), key=lambda i: -scores[i])
+    return labels[there].astype(np.float64)
+
+
+def all_of(scores, labels, where):
+    found = {name: [getattr(metrics, name)(scores, labels, where=where, k=k) for k in CUTS] for name in BY_HAND}
+    found["ndcg_linear"] = [metrics.ndcg(scores, labels, where=where, k=k, gain="linear") for k in CUTS]
+    found["auc"] = metrics.auc(scores, labels, where=where)
+    return found
+
+
+measured = jax.jit(all_of)
+
+
+@given(SCORES, LABELS, WHERE)
+def test_metrics_are_what_counting_along_the_ranked_list_gives(scores, labels, where):
+    y = in_order(scores, labels, where)
+    found = measured(scores, labels, where)
+    for name, by_hand in {**BY_HAND, "ndcg_linear": ndcg_linear}.items():
+        wanted = [by_hand(y, k) for k in CUTS]
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@given(SCORES, LABELS, WHERE)
+def test_auc_is_the_share_of_pairs_in_order_with_half_for_ties(scores, labels, where):
+    positives, others = scores[where & (labels > 0)], scores[where & (labels == 0)]
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in others]
+    wanted = np.mean(pairs) if pairs else np.nan
+    np.testing.assert_allclose(measured(scores, labels, where)["auc"], wanted, rtol=1e-6)
+
+
+@given(SCORES, LABELS, WHERE, st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_what_stands_under_the_mask_changes_no_metric(scores, labels, where, fill):
+    found = measured(np.where(where, scores, np.float32(fill)), np.where(where, labels, 9), where)
+    jax.tree.map(np.testing.assert_array_equal, found, measured(scores, labels, where))
+
+
+@given(LABELS, WHERE)
+def test_the_ideal_order_is_worth_one_and_everything_stays_between_zero_and_one(labels, where):
+    ideal, worst = (measured(sign * labels.astype(np.float32), labels, where) for sign in (1, -1))
+    for name in ("ndcg", "ndcg_linear", "mrr", "average_precision", "auc"):
+        known = np.asarray(ideal[name])[~np.isnan(ideal[name])]
+        np.testing.assert_allclose(known, np.ones_like(known), rtol=1e-6, err_msg=name)
+    for name in ideal.keys() - {"mean_label"}:
+        low = np.asarray(worst[name])
+        assert ((low >= 0) & (low <= 1) | np.isnan(low)).all(), name
+        np.testing.assert_array_less(low[~np.isnan(low)], np.asarray(ideal[name])[~np.isnan(low)] + 1e-6, err_msg=name)
+
+
+@given(hnp.arrays(np.float32, WIDTH, elements=st.sampled_from([-3, -1, 0, 0.5, 2])), LABELS, WHERE)
+def test_an_increasing_transform_of_the_scores_changes_no_metric(scores, labels, where):
+    found = measured(np.exp(scores) * 10, labels, where)
+    jax.tree.map(np.testing.assert_array_equal, found, measured(scores, labels, where))
+
+
+def test_a_list_by_hand():
+    # As ranked: 0, 2, 1, padding apart.
+    scores, labels = jnp.array([1.0, 3.0, 9.0, 2.0]), jnp.array([1.0, 0.0, 3.0, 2.0])
+    where = jnp.array([True, True, False, True])
+    gain, best = 3 / np.log2(3) + 1 / 2, 3 + 1 / np.log2(3)
+    assert float(metrics.ndcg(scores, labels, where=where)) == pytest.approx(gain / best)
+    assert float(metrics.ndcg(scores, labels, where=where, k=2)) == pytest.approx(3 / np.log2(3) / best)
+    assert float(metrics.mrr(scores, labels, where=where)) == 0.5
+    assert float(metrics.mrr(scores, labels, where=where, k=1)) == 0.0
+    assert float(metrics.average_precision(scores, labels, where=where)) == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert float(metrics.average_precision(scores, labels, where=where, k=2)) == pytest.approx(1 / 4)
+    assert float(metrics.mean_label(scores, labels, where=where, k=2)) == 1.0
+    assert float(metrics.recall(scores, labels, where=where, k=2)) == 0.5
+    assert float(metrics.auc(scores, labels, where=where)) == 0.0
+
+
+def test_a_label_of_half_is_relevant_and_a_negative_one_is_not():
+    scores, labels, where = jnp.array([2.0, 1.0]), jnp.array([0.5, -1.0]), jnp.ones(2, bool)
+    for name in ("precision", "recall", "hit", "mrr", "average_precision"):
+        assert float(getattr(metrics, name)(scores, labels, where=where, k=1)) == 1.0
+    assert float(metrics.auc(scores, labels, where=where)) == 1.0
+
+
+def test_infinite_scores_beside_padding_tie_with_each_other_alone():
+    scores, where = jnp.array([jnp.inf, 1.0, jnp.inf, 5.0]), jnp.array([True, True, True, False])
+    assert float(metrics.auc(scores, jnp.array([1, 1, 0, 0]), where=where)) == 0.25
+
+
+def test_long_lists_keep_their_auc_exact():
+    random = np.random.default_rng(0)
+    scores, labels = random.permutation(6000).astype(np.float32), random.random(6000) < 0.3
+    wanted = (np.argsort(np.argsort(scores))[labels] + 1.0).sum() - labels.sum() * (labels.sum() + 1) / 2
+    wanted /= labels.sum() * (~labels).sum()
+    np.testing.assert_allclose(metrics.auc(scores, labels, where=np.ones(6000, bool)), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_keeps_its_promises(name):
+    check_metric(getattr(metrics, name))
+    if name != "auc":
+        check_metric(metrics.named(f"{name}@2"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_refuses_what_does_not_fit(name):
+    metric = getattr(metrics, name)
+    with pytest.raises(ValueError, match=r"labels has shape \(2, 4\); expected that of scores, \(2, 3\)"):
+        metric(jnp.zeros((2, 3)), jnp.zeros((2, 4)), where=jnp.ones((2, 3), bool))
+    with pytest.raises(ValueError, match=r"where is float32; expected bool"):
+        metric(jnp.zeros((2, 3)), jnp.zeros((2, 3)), where=jnp.ones((2, 3)))
+    if name != "auc":
+        with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
+            metric(jnp.zeros((2, 3)), jnp.zeros((2, 3)), where=jnp.ones((2, 3), bool), k=0)
+
+
+def test_a_misspelt_gain_is_refused():
+    with pytest.raises(ValueError, match="gain is lin; it must be exponential or linear"):
+        metrics.ndcg(jnp.zeros(3), jnp.ones(3), where=jnp.ones(3, bool), gain="lin")
