@@ -110,6 +110,21 @@ def test_items_with_the_same_words_have_the_same_hidden_means():
     assert all(len(set(values)) == 1 for values in told.values())
 
 
+def test_lurid_words_draw_clicks_and_words_of_quality_satisfy():
+    from mobjrec.data.readers.words import BAIT, QUALITY
+
+    corpus = synthetic(users=2000, items=144)
+    said = [set(text.split()) for text in corpus.items.text["description"]]
+    for name, groups, other in (("click", BAIT, QUALITY), ("satisfaction", QUALITY, BAIT)):
+        label = corpus.events.feedback[name].astype(float)
+        by_level, by_other = (
+            [np.nanmean(label[np.isin(corpus.events.item, [n for n, s in enumerate(said) if s & set(g)])]) for g in way]
+            for way in (groups, other)
+        )
+        assert min(np.diff(by_level)) > 0.05
+        assert max(by_level) - min(by_level) > 4 * (max(by_other) - min(by_other))
+
+
 @pytest.mark.parametrize("conflict", [0.0, 0.25, 0.5, 1.0])
 def test_conflict_is_the_angle_between_the_two_truths(conflict):
     means = whole(synthetic(**SMALL, conflict=conflict))
@@ -146,6 +161,8 @@ def test_cold_users_and_items_are_as_many_as_asked_and_only_in_the_test_part(sha
     before = np.concatenate([data.train.user, data.valid.user])
     assert set(range(300)) - set(before) >= set(range(300 - round(300 * share), 300))
     assert len(set(before)) <= 300 - round(300 * share)
+    first_cold = np.flatnonzero(corpus.events.user >= 300 - round(300 * share))[0]
+    assert corpus.events.user[-120:].min() < 300 - round(300 * share) and first_cold < 0.9 * len(corpus.events.user)
     late = np.isin(data.test.user, np.arange(300 - round(300 * share), 300))
     assert late.sum() == lists_of_each * round(300 * share)
     warm = 144 - round(144 * share)
