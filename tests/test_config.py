@@ -83,6 +83,14 @@ def test_the_dump_loads_to_an_equal_config_and_the_same_dump(loaded):
     assert loaded(TEXT) != config
 
 
+def test_the_order_of_objectives_and_the_kind_of_a_number_tell_configs_apart(loaded):
+    config = loaded(TEXT)
+    mapping = plain(config)
+    mapping["objectives"] = dict(reversed(mapping["objectives"].items()))
+    assert parse(mapping) != config
+    assert loaded(TEXT, "candidates.size=50.0") != config and loaded(TEXT, "candidates.size=50") == config
+
+
 def test_the_dump_says_the_same_to_a_reader_of_yaml_1_1(loaded):
     config = loaded(TEXT, "optimizer.learning_rate=1e-07", "model.note='1e5 on'", "model.big=1e300")
     assert yaml.safe_load(dump(config)) == plain(config)
