@@ -43,6 +43,8 @@ SEAMS: dict[Any, str] = {
     Corpus: "data",
     Labels: "label",
 }
+# Seams whose functions are the thing itself; all others are factories of it.
+THEMSELVES = ("Loss", "Metric")
 PATH = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)")
 
 
@@ -75,7 +77,8 @@ def names(seam: str) -> list[str]:
     room = _module(ROOMS[seam])
     functions = {name: getattr(room, name, None) for name in getattr(room, "__all__", ())}
     usable = {name: one for name, one in functions.items() if callable(one) and not inspect.isclass(one)}
-    return sorted(name for name, one in usable.items() if _returns(one) in (None, seam))
+    made = (None,) if seam in THEMSELVES else (None, seam)
+    return sorted(name for name, one in usable.items() if _returns(one) in made)
 
 
 def short_name(seam: str | None, function: Callable[..., Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mobjrec.config import Block, Config, plain, validated
 from mobjrec.errors import UserError
 from mobjrec.fitting import MISSING, Fit, expected_of, fit, recorded
-from mobjrec.lookup import lookup, seam_of, short_name
+from mobjrec.lookup import THEMSELVES, lookup, seam_of, short_name
 from mobjrec.problems import KeyPath, Problem, found, nearest, report
 
 # What the caller of a bound function hands over, by seam: a config cannot set it.
@@ -25,8 +25,6 @@ SUPPLIED = {
     "Loss": ("scores", "labels", "where", "weights"),
     "Metric": ("scores", "labels", "where"),
 }
-# Seams whose functions are the thing itself; all others are factories of it.
-THEMSELVES = ("Loss", "Metric")
 
 
 class Bound(NamedTuple):

@@ -14,7 +14,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from mobjrec.config import dump, load, parse, plain
+from mobjrec.config import dump, load, parse, parse_text, plain
 from mobjrec.errors import UserError
 from mobjrec.lookup import ROOMS, lookup, names
 from mobjrec.resolve import SUPPLIED, bind, complete
@@ -502,7 +502,9 @@ def test_completing_a_config_builds_nothing(monkeypatch):
 def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
     path = tmp_path / "a.yaml"
     text = dump(parse(MAPPING)).replace("path: shop", "pth: shop").replace("size: 9", "size: x")
-    path.write_text(text.replace("use: wordpiece", "use: wordpeace"))
+    text = text.replace("use: wordpiece", "use: wordpeace")
+    path.write_text(text)
+    line = text.split("size: x")[0].count("\n") + 1
     with pytest.raises(UserError) as caught:
         complete(load(path, ["optimizer.clip=off"]))
     lines = str(caught.value).replace(str(tmp_path), "").split("\n  ")
@@ -513,7 +515,7 @@ def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
         "/a.yaml:15: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
         ' ("module:name" is one of your own)',
         'override `optimizer.clip=off`: optimizer.clip: found text "off"; expected a number or null',
-        '/a.yaml:63: evaluate.candidates.size: found text "x"; expected a whole number or null',
+        f'/a.yaml:{line}: evaluate.candidates.size: found text "x"; expected a whole number or null',
     ]
 
 
@@ -558,6 +560,18 @@ def test_a_mutated_config_completes_or_gives_one_user_error(mutations):
 
 
 REAL = dict(ROOMS)
+
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_completes_to_what_loads_and_completes_to_itself(path, monkeypatch):
+    for seam in REAL:
+        monkeypatch.setitem(ROOMS, seam, REAL[seam])
+    whole = complete(load(path))
+    again = parse_text(dump(whole))
+    assert again == whole and complete(again) == whole
 
 
 @pytest.mark.parametrize("seam", REAL)
