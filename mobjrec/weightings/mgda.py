@@ -12,9 +12,11 @@ def mgda(normalise: Literal["none", "norm", "loss", "loss_norm"] = "none") -> We
     """Weights of the shortest vector in the convex hull of the gradients. Desideri 2012; Sener & Koltun 2018, eq. 3.
 
     d = sum w_k g_k has g_k . d >= |d|^2 for all k, and is 0 exactly where no direction helps all (Pareto stationary).
-    normalise: gradients are divided by their norm, loss, or both before the problem is solved, and the weights then apply
-    to the losses as they are (Sener & Koltun's code). It follows the smallest gradient; a gradient of 0 of a present
-    objective stops the step. Absent objectives are left out of the problem. Invariant to one factor on all losses.
+    It follows the smallest gradient; a gradient of 0 of a present objective stops the step. Absent objectives are left
+    out of the problem. Invariant to one factor on all losses.
+
+    normalise: gradients are divided by their norm, loss, or both before the problem is solved, and the weights then
+    apply to the losses as they are (Sener & Koltun's code), so the step may hurt an objective.
     """
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:

@@ -1,0 +1,163 @@
+"""The nearest point: against an enumeration of supports, published matrices, and its optimality certificate."""
+
+import json
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobjrec.weightings.solvers import nearest_point, residual
+
+solve = jax.jit(nearest_point)
+
+
+def enumerated(jacobian):
+    """The shortest point of the hull [P], float64: the best of the affine solutions of all supports that are inside."""
+    best = min(jacobian, key=np.linalg.norm)
+    for size in range(2, len(jacobian) + 1):
+        for support in combinations(range(len(jacobian)), size):
+            rows = jacobian[list(support)]
+            edges = rows[1:] - rows[0]
+            part = np.linalg.lstsq(edges.T, -rows[0], rcond=None)[0]
+            weights = np.array([1 - part.sum(), *part])
+            if (weights >= -1e-12).all() and np.linalg.norm(weights @ rows) < np.linalg.norm(best):
+                best = weights @ rows
+    return best
+
+
+def in_64_bit(jacobian, present=None):
+    with jax.enable_x64(True):
+        jacobian = np.asarray(jacobian, np.float64)
+        present = np.ones(len(jacobian), bool) if present is None else present
+        return np.asarray(solve(jacobian @ jacobian.T, present).weights)
+
+
+def drawn(count, width, seed, kind):
+    rows = np.random.default_rng(seed).normal(size=(count, width))
+    if kind == "duplicate":
+        rows[-1] = rows[0]
+    if kind == "opposite":
+        rows[-1] = -2.0 * rows[0]
+    if kind == "zero":
+        rows[-1] = 0.0
+    if kind == "alike":
+        rows = rows[0] + 0.1 * rows
+    if kind == "scales":
+        rows *= np.logspace(-3, 3, count)[:, None]
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["plain", "duplicate", "opposite", "zero", "alike", "scales"])
+@pytest.mark.parametrize("count", range(2, 9))
+def test_weights_are_those_of_the_best_support(count, kind):
+    for seed in range(4):
+        jacobian = drawn(count, (3, count + 2)[seed % 2], seed, kind)
+        weights = in_64_bit(jacobian)
+        wanted = enumerated(jacobian)
+        assert (weights >= 0).all() and abs(weights.sum() - 1) < 1e-12
+        np.testing.assert_allclose(np.linalg.norm(weights @ jacobian), np.linalg.norm(wanted), atol=1e-9)
+        np.testing.assert_allclose(weights @ jacobian, wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("jacobian, weights", [
+    ([[1, 0], [0, 2]], [0.8, 0.2]),    # between two corners
+    ([[1, 0], [3, 0]], [1.0, 0.0]),    # the shorter gradient is the answer
+    ([[1, 0], [-1, 0]], [0.5, 0.5]),   # Pareto-stationary
+    ([[1, 0], [-3, 0]], [0.75, 0.25]),
+    ([[1, 0], [0, 0]], [0.0, 1.0]),    # a gradient of 0 stops the step
+    ([[0, 0], [0, 0]], [1.0, 0.0]),
+    ([[7, 0]], [1.0]),
+])  # fmt: skip
+def test_cases_by_hand(jacobian, weights):
+    jacobian = np.array(jacobian, np.float32)
+    found = solve(jacobian @ jacobian.T, np.ones(len(jacobian), bool))
+    np.testing.assert_allclose(found.weights, weights, atol=1e-6)
+    np.testing.assert_allclose(found.residual, 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["MGDA", "MGDA_unit_rows"])
+def test_published_matrices_in_64_bit(shared, method):
+    book = json.loads((shared / "reference" / "aggregators.json").read_text())
+    entries = [e for e in book["entries"] if e["method"] == method and e["kind"] == "exact"]
+    assert len(entries) >= 45
+    for entry in entries:
+        jacobian = rows_of(book, entry)
+        weights = in_64_bit(jacobian)
+        wanted = np.array(entry.get("vector", np.array(entry["weights"]) @ jacobian))
+        assert np.linalg.norm(weights @ jacobian - wanted) <= entry["tol_vector"], entry["matrix"]
+        if entry["weights_unique"]:
+            assert np.linalg.norm(weights - entry["weights"]) <= entry["tol_weights"], entry["matrix"]
+
+
+def test_published_matrices_in_32_bit(shared):
+    book = json.loads((shared / "reference" / "aggregators.json").read_text())
+    plain = ("well_", "conflict_", "positive_", "large_", "ortho")
+    for entry in book["entries"]:
+        if (entry["method"], entry["kind"]) != ("MGDA", "exact"):
+            continue
+        jacobian = rows_of(book, entry)
+        gram = (jacobian @ jacobian.T).astype(np.float32)
+        found = solve(gram, np.ones(len(gram), bool))
+        longest = np.linalg.norm(jacobian, axis=1).max()
+        assert np.isfinite(found.weights).all() and found.residual < 1e-6, entry["matrix"]
+        if entry["matrix"].startswith(plain):
+            wanted = np.array(entry["weights"]) @ jacobian
+            assert np.linalg.norm(np.asarray(found.weights) @ jacobian - wanted) < 1e-3 * longest, entry["matrix"]
+
+
+def rows_of(book, entry):
+    jacobian = np.array(book["matrices"][entry["matrix"]]["J"], np.float64)
+    if entry["method"] == "MGDA_unit_rows":
+        length = np.linalg.norm(jacobian, axis=1, keepdims=True)
+        return jacobian / np.where(length > 0, length, 1.0)
+    return jacobian
+
+
+@pytest.mark.parametrize("count", [3, 8, 16, 32])
+def test_many_objectives_are_optimal_to_1e_6(count):
+    random = np.random.default_rng(count)
+    jacobians = random.normal(size=(40, count, count + 4)) + random.uniform(0, 2, (40, 1, 1))
+    grams = np.einsum("nkp,nlp->nkl", jacobians, jacobians).astype(np.float32)
+    found = jax.jit(jax.vmap(nearest_point))(grams, np.ones((40, count), bool))
+    assert (found.weights >= 0).all() and float(found.residual.max()) < 1e-6
+    np.testing.assert_allclose(found.weights.sum(1), 1.0, atol=1e-5)
+
+
+@given(st.lists(st.floats(-4, 4, width=32), min_size=12, max_size=12), st.lists(st.booleans(), min_size=4, max_size=4))
+def test_absent_rows_are_left_out_and_the_rest_is_optimal(numbers, present):
+    jacobian, present = np.array(numbers, np.float64).reshape(4, 3), np.array(present)
+    jacobian = np.where(np.abs(jacobian) < 1e-3, 0.0, jacobian)
+    weights = in_64_bit(np.where(present[:, None], jacobian, 7.7), present)
+    assert (weights[~present] == 0).all() and (weights >= 0).all()
+    assert abs(weights.sum() - present.any()) < 1e-12
+    products = jacobian @ (weights @ jacobian)
+    assert (products[present] >= np.sum((weights @ jacobian) ** 2) - 1e-9).all()
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-3, 1e3, 1e12])
+def test_one_factor_on_all_rows_changes_nothing(factor):
+    gram = np.array(drawn(5, 7, 3, "plain"), np.float32)
+    gram = gram @ gram.T
+    present = np.ones(5, bool)
+    wanted = solve(gram, present).weights
+    np.testing.assert_allclose(solve(gram * np.float32(factor), present).weights, wanted, atol=1e-5)
+
+
+def test_vmap_agrees_with_single_calls():
+    jacobians = np.random.default_rng(5).normal(size=(20, 4, 3)).astype(np.float32)
+    grams = np.einsum("nkp,nlp->nkl", jacobians, jacobians)
+    present = np.random.default_rng(6).random((20, 4)) < 0.7
+    many = jax.vmap(nearest_point)(grams, present)
+    for gram, there, weights in zip(grams, present, many.weights, strict=True):
+        np.testing.assert_allclose(solve(gram, there).weights, weights, atol=1e-6)
+
+
+def test_residual_names_the_violation():
+    gram = jnp.array([[1.0, 0.0], [0.0, 4.0]])
+    # d = (1, 0): g_2 . d = 0 where |d|^2 = 1 is due; in units of the longer row's 4.
+    np.testing.assert_allclose(residual(gram, jnp.array([True, True]), jnp.array([1.0, 0.0])), 0.25)
+    np.testing.assert_allclose(residual(gram, jnp.array([True, False]), jnp.array([1.0, 0.0])), 0.0)

@@ -1,0 +1,59 @@
+"""Every weighting keeps its promises, and the suite notices when one does not."""
+
+import jax.numpy as jnp
+import pytest
+
+from mobjrec import weightings
+from mobjrec.testing import check_weighting
+from mobjrec.types import Weighting
+
+CLAIMS = {
+    "static": {"scale_invariant"},
+    "equal": {"scale_invariant"},
+    "uncertainty": set(),
+    "mgda": {"convex", "non_conflicting", "scale_invariant", "stationary"},
+}
+BUILT = {"static": lambda: weightings.static((1.0, 2.0, 0.0, 0.5))}
+
+
+@pytest.mark.parametrize("name", weightings.__all__)
+def test_promises(name):
+    check_weighting(BUILT.get(name, getattr(weightings, name))(), frozenset(CLAIMS[name]))
+
+
+@pytest.mark.parametrize("normalise", ["norm", "loss", "loss_norm"])
+def test_promises_of_mgda_on_normalised_gradients(normalise):
+    check_weighting(weightings.mgda(normalise), frozenset({"convex", "scale_invariant"}))
+
+
+def fixed(update, init=lambda count: ()):
+    return Weighting(init, update, needs_gram=True)
+
+
+def present_only(signals, weights):
+    return jnp.where(signals.present, weights, 0.0)
+
+
+BROKEN = {
+    "not finite": (lambda s, t: (present_only(s, 1.0 / jnp.diagonal(s.gram)), t), set()),
+    "absent objective has the weight": (lambda s, t: (jnp.ones(4), t), set()),
+    "changes the weights": (lambda s, t: (present_only(s, jnp.nan_to_num(jnp.full(4, jnp.sum(s.losses)))), t), set()),
+    "state changed": (lambda s, t: (present_only(s, jnp.ones(4)), t + 1.0), set()),
+    "changed its form": (lambda s, t: (present_only(s, jnp.ones(4)), (t, t)), set()),
+    "not convex": (lambda s, t: (present_only(s, jnp.ones(4)), t), {"convex"}),
+    "hurts": (lambda s, t: (present_only(s, jnp.ones(4)), t), {"non_conflicting"}),
+    "factor": (lambda s, t: (present_only(s, jnp.exp(-jnp.abs(jnp.nan_to_num(s.losses)))), t), {"scale_invariant"}),
+    "stationary": (lambda s, t: (present_only(s, jnp.ones(4)), t), {"stationary"}),
+}
+
+
+@pytest.mark.parametrize("complaint", BROKEN)
+def test_the_suite_notices(complaint):
+    update, claims = BROKEN[complaint]
+    with pytest.raises(AssertionError, match=complaint):
+        check_weighting(fixed(update, lambda count: jnp.zeros(count)), frozenset(claims))
+
+
+def test_an_unknown_claim_is_named():
+    with pytest.raises(ValueError, match="no claim monotone; there are convex"):
+        check_weighting(weightings.equal(), frozenset({"monotone"}))
