@@ -324,6 +324,11 @@ def test_python_data_that_no_file_can_hold_is_refused(loaded, value):
         parse(mapping)
 
 
+def test_a_number_that_cannot_be_is_one_problem_not_an_absent_key_too(loaded):
+    with pytest.raises(UserError, match=r"^epochs: found nan; expected text, a number, true, false, a list or keys$"):
+        parse(plain(loaded(TEXT)) | {"epochs": math.nan})
+
+
 def test_python_data_inside_itself_is_refused(loaded):
     mapping = plain(loaded(TEXT))
     mapping["data"]["loop"] = mapping["data"]
