@@ -81,6 +81,7 @@ def test_the_dump_loads_to_an_equal_config_and_the_same_dump(loaded):
     assert again == config and dump(again) == dump(config)
     assert parse(plain(config)) == config == pickle.loads(pickle.dumps(config)) == copy.deepcopy(config)
     assert loaded(TEXT) != config
+    assert "epochs" not in plain(config) and "steps" not in plain(loaded(TEXT))
 
 
 def test_the_order_of_objectives_and_the_kind_of_a_number_tell_configs_apart(loaded):
@@ -308,6 +309,13 @@ def test_a_bad_override_is_quoted(faults, loaded, override, words):
         return
     lines = faults(TEXT, override)
     assert lines[0].startswith(f"override `{override}`: ") and (words or "") in lines[0]
+
+
+def test_an_override_takes_the_place_of_what_it_replaces(faults, loaded):
+    lines = faults(TEXT, "batch={lists: x}")
+    assert lines == ['override `batch={lists: x}`: batch.lists: found text "x"; expected a whole number']
+    config = loaded(TEXT + "tokenizer: null\n", "tokenizer.use=trained")
+    assert config.tokenizer == Block(use="trained")
 
 
 def test_an_override_given_twice_is_a_fault(faults):

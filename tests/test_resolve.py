@@ -142,6 +142,7 @@ def everything(
     loss: Loss = COLD,
     plain_loss: Loss | None = softmax,
     free: Any = None,
+    level: Literal[1, 2] = 1,
 ):
     return locals()
 
@@ -346,6 +347,8 @@ def test_hyphens_in_a_name_are_underscores():
             "objective", {"use": "everything", "listed": [1, "x"]},
             'objective.listed.1: found text "x"; expected a number',
         ),
+        ("objective", {"use": "everything", "level": True}, "objective.level: found true; expected 1 or 2"),
+        ("weighting", {"use": "mixture", "first": "static"}, "weighting.first.weights: the key is missing; static"),
         ("objective", {"use": "picky", "key": 3}, "objective.key: found 3; expected"),
         ("objective", {"use": "picky", "more": 3}, "objective.more: picky has no such setting"),
         ("objective", {"use": "built"}, "the default of scorer in built cannot be written to a config"),
@@ -403,6 +406,7 @@ def test_a_function_of_the_users_own_is_found_in_the_current_folder(tmp_path, mo
         (1.0, 3.0),
         2.0,
     )
+    assert sys.path[-1] == str(tmp_path)
     assert "did you mean `mine`?" in fault("weighting", "my_ideas:mines")
     assert "there is no module my_idea, here or installed; did you mean `my_ideas`?" in fault(
         "weighting", "my_idea:mine"
@@ -471,9 +475,10 @@ def test_a_complete_config_has_every_default_and_completes_to_itself(tmp_path):
         "path": "a//b", "pair": [1, "one"], "listed": [1.0], "named": {"a": {"after": "b", "within": [0.0, 1.0]}},
         "either": None,
         "bounded": 3, "loss": {"use": "approx", "temperature": 0.1, "top": 0}, "plain_loss": {"use": "softmax"},
-        "free": None,
+        "free": None, "level": 1,
     }  # fmt: skip
     assert data["weighting"]["first"]["weights"] == {"click": 1.0, "satisfied": 2.0}
+    assert list(data["weighting"]["first"]["weights"]) == ["click", "satisfied"]
     assert data["weighting"]["second"] == {"use": "chebyshev", "preference": {}, "floors": None, "order": [1.0]}
     assert data["optimizer"] == {"use": "adamw", "learning_rate": 1.0, "clip": None}
     assert data["evaluate"]["candidates"] == {"use": "as_logged", "size": 9}
