@@ -268,7 +268,7 @@ def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problem
         config = Config.model_validate_json(json.dumps(data))
     except ValidationError as error:
         known = {problem.path for problem in problems}
-        problems += [one for one in misfits(error, Config) if one.path not in known]
+        problems += [one for one in misfits(error.errors(include_url=False), Config) if one.path not in known]
     if config is None or problems:
         raise report(problems, places)
     config._places.update(places)

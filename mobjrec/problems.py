@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
-
 from mobjrec.errors import UserError
 
 KeyPath = tuple[str | int, ...]
@@ -83,12 +81,12 @@ def dotted(path: KeyPath) -> str:
     return ".".join(map(str, path))
 
 
-def misfits(error: ValidationError, root: type[BaseModel]) -> list[Problem]:
-    """pydantic's findings about a `root` in our words."""
-    return [_misfit(one, root) for one in error.errors(include_url=False)]
+def misfits(errors: Iterable[Any], root: type) -> list[Problem]:
+    """pydantic's findings (`ValidationError.errors()`) about its model `root`, in our words."""
+    return [_misfit(one, root) for one in errors]
 
 
-def _misfit(error: Any, root: type[BaseModel]) -> Problem:
+def _misfit(error: Any, root: type) -> Problem:
     path = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "missing":
         which = ": which function? {use: NAME, ...}" if path[-1] == "use" else ""
@@ -110,13 +108,13 @@ def _line(problem: Problem, places: Mapping[KeyPath, str]) -> str:
     return ": ".join(part for part in (place, dotted(problem.path), problem.text) if part)
 
 
-def _at(path: KeyPath, root: type[BaseModel]) -> Any:
+def _at(path: KeyPath, root: type) -> Any:
     """The type that stands at a path of the config; None below a block."""
     kind: Any = root
     for part in path:
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
-        elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+        elif part in getattr(kind, "model_fields", ()):
             kind = kind.model_fields[part].annotation
             kind = get_args(kind)[0] if get_origin(kind) is UnionType else kind
         else:
