@@ -97,7 +97,7 @@ def rank(
     if items is not None:
         from mobjrec.data.readers.table import item_table
 
-        table = item_table(items)
+        table = item_table(str(items))
     found = trained.rank(user, text=text or None, item=item, items=table, top=top, prefer=_preference(prefer))
     if as_json:
         for row in found:

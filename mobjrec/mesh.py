@@ -1,6 +1,7 @@
 """Maps one device's step over the devices: `jax.shard_map` (default) or `jax.pmap`, bit for bit the same."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -17,6 +18,13 @@ def make(devices: int | None = None) -> Mesh:
         raise UserError(f"parallel.devices is {devices}, but there are {len(found)} {found[0].platform} devices")
     count = devices or len(found)
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
+
+
+def keep_compilations(folder: Path) -> None:
+    """Compiled programs are kept in this folder and found there by the next start, unless JAX was told another one."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, final
 import jax
 import numpy as np
 
-from mobjrec import checkpoint, evaluate
+from mobjrec import checkpoint, evaluate, mesh
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import user_sequences
+from mobjrec.data.columns import outside
 from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
@@ -198,7 +199,9 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise RunFolderError(f"{folder} is not a run folder: it has no config.yaml; `mobjrec train` makes one")
-    parts = assemble(load_config(folder / "config.yaml"), cache or cache_folder())
+    cache = cache or cache_folder()
+    mesh.keep_compilations(cache / "compiled")
+    parts = assemble(load_config(folder / "config.yaml"), cache)
     like = jax.eval_shape(parts.first_state)
     wanted = {"params": like.params, "memory": like.memory}
     found = checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
@@ -215,7 +218,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
 
 
 def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -> Items:
-    """Items that the corpus has not: through their text and columns, with ids unseen."""
+    """Items that the corpus has not: through their text, categories and numbers; their own ids are unseen."""
     parts, feed = trained.parts, trained.parts.feed
     wanted = parts.inputs["item"]
     count = len(table.id)
@@ -231,8 +234,9 @@ def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -
             feed.item_row,
         )  # fmt: skip
         text = gathered(blocks, count)
-    ids = np.zeros((count, feed.item_ids.shape[1]), np.int32)
-    features = np.zeros((count, feed.item_features.shape[1]), np.float32)
+    met = np.zeros(len(parts.dataset.items.id), bool)
+    met[parts.dataset.train.item] = True
+    ids, features = outside(table, parts.dataset.items, wanted, "item", met)
     matrix = parts.functions.items(trained.params, text, ids, features)
     return Items(table.id, table.id if texts is None else texts, matrix, False)
 

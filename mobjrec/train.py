@@ -44,6 +44,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         if done is not None:
             return done
         began = time.monotonic()
+        mesh.keep_compilations(cache / "compiled")
         parts = assemble(config, cache)
         devices = mesh.make(config.parallel.devices)
         state, seal = resume.state(folder, parts, devices)

@@ -146,7 +146,7 @@ def build(
 
 
 def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
-    """Up to `most` nested sizes that hold these draws with the fewest padded rows; one more is kept only if it saves 2 %.
+    """Up to `most` nested sizes that hold these draws with the fewest padded rows; one more only if it saves 5 %.
 
     multiple: rows are rounded up to it (devices times rows a chunk).
     """
@@ -169,7 +169,7 @@ def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
     chosen = best[1, int(ends[-1])]
     for count in range(2, most + 1):
         option = best.get((count, int(ends[-1])))
-        if option is not None and option[0] < 0.98 * chosen[0]:
+        if option is not None and option[0] < WORTH * chosen[0]:
             chosen = option
     return tuple(Size(int(tops[e][0]), slots[0], int(tops[e][1]), slots[1]) for e in chosen[1])
 
@@ -229,6 +229,8 @@ def _packed(name: np.ndarray, sequences: Ragged, row_length: int) -> Packed:
     return Packed(place[name], texts, packing.rows, packing.slots, int(lengths.sum()))
 
 
+# A further size is a further compilation, 10 s and more for a BERT: it must spare this share of the padded rows.
+WORTH = 0.95
 _MANY = 1 << 20  # more slots than a row can have
 
 

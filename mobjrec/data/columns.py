@@ -32,9 +32,44 @@ def side(table: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.n
     )
 
 
+def outside(table: Table, known: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """ids [N, C] and features [N, F] of rows that the corpus has not, by the values and scales that training met.
+
+    table: the new rows; a column it lacks is empty or missing   known, wanted, own, train: as `side` got them.
+    """
+    count = len(table.id)
+    ids = []
+    for name in wanted.ids:
+        if name == own:
+            ids.append(np.zeros((count, 1), np.int32))
+            continue
+        old, slots = known.categories[name], _slots(known.categories[name], train)[0].shape[1]
+        met = np.zeros(len(old.names) + 1, bool)
+        met[1 + old.value[train[np.repeat(np.arange(len(train)), np.diff(old.start))]]] = True
+        number = {str(value): n for n, value in enumerate(old.names.tolist(), start=1)}
+        values = np.zeros((count, slots), np.int32)
+        new = table.categories.get(name)
+        for row in range(count if new is not None else 0):
+            told = [number.get(v, 0) for v in new.names[new.value[new.start[row] : new.start[row + 1]]].tolist()]
+            told = [n for n in told if met[n]][:slots]
+            values[row, : len(told)] = told
+        ids.append(values)
+    features = [
+        _scaled(table.numbers.get(name, np.full(count, np.nan)), known.numbers[name], train) for name in wanted.numbers
+    ]
+    return (
+        np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
+        np.stack(features, 1) if features else np.zeros((count, 0), np.float32),
+    )
+
+
 def standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
     """values [N] minus their mean over their deviation in `train`; 0 where missing. float32."""
-    known = values[train & np.isfinite(values)].astype(np.float64)
+    return _scaled(values, values, train)
+
+
+def _scaled(values: np.ndarray, known: np.ndarray, train: np.ndarray) -> np.ndarray:
+    known = known[train & np.isfinite(known)].astype(np.float64)
     mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
     scaled = (values - mean) / (deviation if deviation > 0 else 1.0)
     return np.where(np.isfinite(values), scaled, 0.0).astype(np.float32)

@@ -117,6 +117,12 @@ def table(
     return check(Corpus(user_table, item_table, found, units=units or {}), name=file.name)
 
 
+def item_table(source: Source, id_column: str = "item", columns: SideColumns = SIDE) -> Table:
+    """A table of items alone, to be ranked: CSV, TSV, JSON lines, Parquet, or a frame. UserError as for `table`."""
+    file = opened(source, Path("."), "utf-8", "strict")
+    return _side_table(file, columns, columns.id or id_column, _Reading("s", "|", "empty"))
+
+
 def _side(
     source: Source,
     folder: Path,

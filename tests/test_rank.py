@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mobjrec
+from mobjrec import evaluate, train
+from mobjrec.config import load
+from mobjrec.data.readers.table import item_table
+from mobjrec.errors import RunFolderError, UserError
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def text_run(cache, tmp_path_factory):
+    """A model that reads histories as text."""
+    folder = tmp_path_factory.mktemp("runs") / "text"
+    train.run(load(TINY), folder, cache, quiet=True)
+    return mobjrec.load(folder, cache)
+
+
+@pytest.fixture(scope="module")
+def vector_run(cache, tmp_path_factory):
+    """A model that reads histories as item vectors, with a frozen encoder."""
+    folder = tmp_path_factory.mktemp("runs") / "vectors"
+    changes = ["model.user={history: true}", "model.encoder.train=none", "steps=4"]
+    train.run(load(TINY, changes), folder, cache, quiet=True)
+    return mobjrec.load(folder, cache)
+
+
+@pytest.fixture(params=["text_run", "vector_run"])
+def trained(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_list_is_ordered_by_utility_and_holds_a_number_per_objective(trained):
+    rows = trained.rank(user="u3", top=7)
+    assert [row["rank"] for row in rows] == list(range(1, 8))
+    assert all(a["utility"] >= b["utility"] for a, b in zip(rows, rows[1:], strict=False))
+    assert set(rows[0]) == {"rank", "item", "text", "utility", "click", "recall", "satisfaction"}
+    assert len({row["item"] for row in rows}) == 7
+
+
+def test_a_preference_for_one_objective_ranks_by_it(trained):
+    rows = trained.rank(user="u3", top=72, prefer={"satisfaction": 1})
+    assert [row["satisfaction"] for row in rows] == sorted((row["satisfaction"] for row in rows), reverse=True)
+
+
+def test_scores_of_pairs_are_those_of_the_ranking(trained):
+    rows = trained.rank(user="u5", top=5)
+    scores = trained.score(["u5"] * 5, [row["item"] for row in rows])
+    for name in ("click", "recall", "satisfaction"):
+        np.testing.assert_allclose(scores[name], [row[name] for row in rows], atol=1e-5)
+
+
+def test_scores_are_those_of_the_evaluation(trained):
+    lists = trained.parts.dataset.train
+    block = next(iter(evaluate.blocks(trained.parts, trained.params, trained.memory, lists, trained.parts.eval_candidates)))
+    assert np.isfinite(block.predictions["click"][block.drawn.where]).all()
+    # A user whose whole history is that of its last list in table order scores the same from both ends.
+    dataset = trained.parts.dataset
+    for row in range(len(lists.user)):
+        user = lists.user[row]
+        whole = dataset.history[dataset.whole[user] : dataset.whole[user + 1]][-5:]
+        begin, stop = lists.history[row]
+        if dataset.history[begin:stop].tolist() == whole.tolist() and row < evaluate.BLOCK:
+            items = [str(dataset.items.id[i]) for i in block.drawn.item[row]]
+            mine = trained.score([str(dataset.users.id[user])] * len(items), items)
+            np.testing.assert_allclose(mine["click"], block.predictions["click"][row], atol=1e-5)
+            return
+    pytest.skip("no list of this corpus comes after all of its user's clicks")
+
+
+def test_someone_never_seen_is_ranked_by_words_or_by_an_item(trained):
+    by_words = trained.rank(text="galaxy telescope orbit", top=72)
+    others = trained.rank(text="oven sauce recipe", top=72)
+    assert [row["item"] for row in by_words] != [row["item"] for row in others]
+    assert [row["item"] for row in trained.rank(item="i4", top=3)] != []
+
+
+def test_new_items_are_ranked_through_their_text(trained, tmp_path):
+    known = trained.parts.dataset.items
+    (tmp_path / "new.csv").write_text(
+        "item,title,description\n"
+        f"copy,{known.text['title'][7]},{known.text['description'][7]}\n"
+        "other,oven sauce recipe butter,sloppy simple with the kitchen pasta\n"
+    )
+    rows = trained.rank(user="u1", items=item_table(str(tmp_path / "new.csv")), top=9)
+    assert {row["item"] for row in rows} == {"copy", "other"}
+    assert all(np.isfinite(row["utility"]) for row in rows)
+
+
+def test_a_copy_of_an_item_has_its_vector_but_for_the_id(trained, tmp_path):
+    known = trained.parts.dataset.items
+    (tmp_path / "new.csv").write_text(
+        f"item,title,description\ncopy,{known.text['title'][7]},{known.text['description'][7]}\n"
+    )
+    table = trained.params["item"]["join"]["ids"]["item"]["rows"]
+    own = np.asarray(table)[trained.parts.feed.item_ids[7, 0]]
+    copy = trained.encode_items(item_table(str(tmp_path / "new.csv")))[0]
+    np.testing.assert_allclose(copy + own, trained.encode_items([str(known.id[7])])[0], atol=1e-5)
+
+
+def test_vectors_are_what_the_scorer_reads(trained):
+    users, items = trained.encode_users(["u0", "u1"]), trained.encode_items(["i0", "i1", "i2"])
+    assert users.shape == (2, 16)
+    assert items.shape == (3, 16)
+    assert np.abs(users[0] - users[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"user": "nobody"}, "no user 'nobody' in this corpus"),
+        ({"item": "x"}, "no item 'x'"),
+        ({}, "one of user, text or item, not none"),
+        ({"user": "u1", "item": "i1"}, "not user and item"),
+        ({"user": "u1", "prefer": {"clicks": 1}}, "for click, recall, satisfaction"),
+        ({"user": "u1", "prefer": {"click": -1}}, "from 0 up"),
+        ({"user": "u1", "prefer": {"click": float("nan")}}, "from 0 up"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(trained, asked, says):
+    with pytest.raises(UserError, match=says):
+        trained.rank(**asked)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match=r"no config\.yaml"):
+        mobjrec.load(tmp_path)

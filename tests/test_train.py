@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mobjrec import checkpoint, record, train
+from mobjrec.config import dump, load
+from mobjrec.errors import NumericError, RunFolderError
+from mobjrec.parts import assemble
+from mobjrec.resolve import complete
+
+TINY = Path(__file__).parent / "tiny.yaml"
+TIMED = ("wait",)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(cache, tmp_path_factory) -> Path:
+    """A run of 12 steps that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train.run(load(TINY), folder, cache, quiet=True)
+    return folder
+
+
+def rows(folder: Path) -> list[dict]:
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in record.rows(folder)]
+
+
+def final(folder: Path, cache: Path):
+    like = jax.eval_shape(assemble(complete(load(TINY)), cache).first_state)
+    return checkpoint.latest(folder, like)[0]
+
+
+def assert_same(one, other) -> None:
+    for (path, a), (_, b) in zip(
+        jax.tree_util.tree_leaves_with_path(one), jax.tree_util.tree_leaves_with_path(other), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_run_leaves_its_record(whole):
+    found = rows(whole)
+    assert [row["step"] for row in found if row["kind"] == "train"] == list(range(1, 13))
+    losses = [row["loss/click"] for row in found if row["kind"] == "train"]
+    assert all(np.isfinite(loss) and loss > 0 for loss in losses)
+    result = json.loads((whole / "result.json").read_text())
+    assert set(result["table"]["click/ndcg@5"]) == {"before", "after", "error", "best", "truth"}
+    assert {"config.yaml", "env.json", "metrics.jsonl", "checkpoints", "best"} <= {p.name for p in whole.iterdir()}
+
+
+def test_a_run_stopped_and_resumed_ends_at_the_same_bits(whole, cache, tmp_path):
+    train.run(load(TINY, ["steps=7"]), tmp_path / "parts", cache, quiet=True)
+    train.run(load(TINY), tmp_path / "parts", cache, quiet=True)
+    assert_same(final(tmp_path / "parts", cache), final(whole, cache))
+    pick = lambda folder: [row for row in rows(folder) if row["kind"] == "train"]
+    assert pick(tmp_path / "parts") == pick(whole)
+
+
+def test_the_dumped_config_trains_the_same_run(whole, cache, tmp_path):
+    train.run(load(whole / "config.yaml"), tmp_path / "again", cache, quiet=True)
+    assert rows(tmp_path / "again") == rows(whole)
+    assert_same(final(tmp_path / "again", cache), final(whole, cache))
+
+
+def test_a_finished_run_is_not_trained_again(whole, cache):
+    before = (whole / "metrics.jsonl").read_bytes()
+    result = train.run(load(TINY), whole, cache, quiet=True)
+    assert result == json.loads((whole / "result.json").read_text())
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(whole, cache):
+    with pytest.raises(RunFolderError) as error:
+        train.run(load(TINY, ["batch.lists=8", "model.width=8", "save.keep=5"]), whole, cache, quiet=True)
+    assert "batch.lists: 16 there, 8 now" in str(error.value)
+    assert "model.width: 16 there, 8 now" in str(error.value)
+    assert "save.keep" not in str(error.value)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(cache, tmp_path):
+    with pytest.raises(NumericError, match=r"step \d+: .* not finite; training lists"):
+        train.run(load(TINY, ["optimizer={use: sgd, learning_rate: 1e30}"]), tmp_path / "bad", cache, quiet=True)
+
+
+def test_shards_of_every_objective_reach_the_record(whole):
+    first = next(row for row in rows(whole) if row["kind"] == "train")
+    for name in ("click", "recall", "satisfaction"):
+        assert first[f"loss/{name}"] > 0
+        assert 0 <= first[f"weight/{name}"] <= 1
+    assert np.shape(first["gram"]) == (3, 3)
+    assert sum(first[f"weight/{name}"] for name in ("click", "recall", "satisfaction")) == pytest.approx(1, abs=1e-6)
+    gram = np.array(first["gram"])
+    np.testing.assert_allclose(gram, gram.T, rtol=1e-5)
+    # MGDA's answer on the recorded Gram matrix: no objective gets worse to first order.
+    weights = np.array([first[f"weight/{name}"] for name in ("click", "recall", "satisfaction")])
+    assert (gram @ weights >= weights @ gram @ weights - 1e-6 * np.diagonal(gram).max()).all()
+
+
+def test_dump_of_complete_is_complete(whole):
+    text = (whole / "config.yaml").read_text()
+    assert dump(complete(load(whole / "config.yaml"))) == text
