@@ -75,8 +75,8 @@ def recall(
 ) -> Objective:
     """Smooth recall at k mixed with a list loss: (1 - softmax) RS@k + softmax cross-entropy per gain.
 
-    On the label's own head by default, so it shares click's. Alone (softmax: 0) the surrogate has next to no gradient far
-    from the cut. ValueError unless softmax is in [0, 1].
+    On the label's own head by default, so it shares click's. Alone (softmax: 0) the surrogate has next to no gradient
+    far from the cut. ValueError unless softmax is in [0, 1].
     """
     if not 0 <= softmax <= 1:
         raise ValueError(f"softmax is {softmax}; it is a share of the mixture, from 0 to 1")
@@ -97,20 +97,26 @@ def recall(
 
 
 def satisfied_click(click: str = "click", after: str = "satisfied") -> Objective:
-    """Cross-entropy of click-and-satisfied, p = sigmoid(a) sigmoid(b), mean over every shown item. Ma et al. 2018, eq. 1."""
+    """Cross-entropy of click-and-satisfied, p = sigmoid(a) sigmoid(b), mean over shown items. Ma et al. 2018, eq. 1.
+
+    A shown item without a click counts as not satisfied; left out are items whose click is unknown, and clicked ones
+    whose satisfaction is.
+    """
 
     def logits(outputs: Outputs, where: Array | bool = True) -> tuple[Array, Array]:
         a, b = (jnp.where(where, outputs.scores[head], 0.0) for head in (click, after))
         return a, b
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> tuple[Array, Array, Tree]:
-        a, b = logits(outputs, batch.where)
+        clicked = batch.observed[click] & (batch.labels[click] > 0)
+        known = batch.observed[click] & (batch.observed[after] | ~clicked)
+        a, b = logits(outputs, known)
         log_both = log_sigmoid(a) + log_sigmoid(b)
         # log(1 - p), exact when p is near 1
         log_rest = log_both + jnp.logaddexp(jnp.logaddexp(-a, -b), -(a + b))
-        target = batch.labels[click] * batch.labels[after]
+        target = jnp.where(known & clicked, batch.labels[click] * batch.labels[after], 0.0)
         entropy = -(target * log_both + (1.0 - target) * log_rest)
-        return masked_mean(entropy, batch.where, batch.weights), batch.where.any(-1), memory
+        return masked_mean(entropy, known, batch.weights), known.any(-1), memory
 
     def predict(outputs: Outputs, params: Tree, memory: Tree) -> Array:
         a, b = logits(outputs)
