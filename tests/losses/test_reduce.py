@@ -26,3 +26,10 @@ def test_padding_and_empty_lists_give_no_gradient():
     value, back = jax.vjp(lambda v: masked_mean(v, where), values)
     np.testing.assert_array_equal(value, [1, 0])
     np.testing.assert_array_equal(back(jnp.ones(2))[0], [[1, 0], [0, 0]])
+
+
+def test_a_weight_under_the_mask_gives_no_gradient_either():
+    values, where, weights = jnp.array([1.0, 2.0]), jnp.array([True, False]), jnp.array([3.0, jnp.nan])
+    value, grad = jax.value_and_grad(lambda v: masked_mean(v, where, weights))(values)
+    np.testing.assert_array_equal(value, 3)
+    np.testing.assert_array_equal(grad, [3, 0])
