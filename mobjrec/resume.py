@@ -47,8 +47,17 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def finished(previous: str | None, config: Config, folder: Path) -> dict[str, Any] | None:
+    """The result of a run that is over; None where there is none, or the config now asks for another number of steps."""
+    if previous is None:
+        return None
+    before = parse_text(previous)
+    same = (before.epochs, before.steps) == (config.epochs, config.steps)
+    return result(folder) if same else None
+
+
 def result(folder: Path) -> dict[str, Any] | None:
-    """The result of a run that is over, None otherwise."""
+    """The content of `result.json`, None where it is not there."""
     path = folder / "result.json"
     if not path.is_file():
         return None

@@ -40,7 +40,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
     config = complete(config)
     with record.open(folder, dump(config)) as log:
         resume.check(log.previous, config, folder)
-        done = resume.result(folder)
+        done = resume.finished(log.previous, config, folder)
         if done is not None:
             return done
         began = time.monotonic()
