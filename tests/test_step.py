@@ -1,0 +1,270 @@
+"""The four-stage step: against jax.grad of the weighted sum, in chunks, on eight devices, with a loss not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from mobjrec import losses, mesh, objectives, state, weightings
+from mobjrec.models.dropout import dropout as dropped
+from mobjrec.models.mlp import mlp
+from mobjrec.models.ranker import ranker
+from mobjrec.state import TrainState
+from mobjrec.step import Setting, forward, make_step
+from mobjrec.types import Batch, Clock, Column, Input, LabelSpec, Side, SideSpec, Spec, Texts
+
+LISTS, ITEMS, ROWS, TOKENS, SLOTS = 16, 5, 16, 12, 2
+SPEC = Spec(
+    vocabulary=30,
+    users=SideSpec(True, (Column("user", 9),), ()),
+    items=SideSpec(True, (Column("item", 9),), ()),
+    context=SideSpec(),
+    labels={"click": LabelSpec(), "dwell": LabelSpec("s", 0.2, 1.5)},
+    lists=64,
+    catalogue=8,
+    item_row=TOKENS,
+    user_row=TOKENS,
+)
+OBJECTIVES = {
+    "click": objectives.single(losses.sigmoid_cross_entropy, "click", link="sigmoid"),
+    "recall": objectives.recall(k=2),
+    "dwell": objectives.single(losses.huber, "dwell", standardise=True),
+}
+# After one step from zero the trace is the gradient itself, and so is the change of the parameters.
+SHOWN = optax.trace(decay=0.9)
+
+
+class Bag(nnx.Module):
+    """A text as a layer over the mean of its tokens' and positions' rows: compiles in a tenth of a BERT's time."""
+
+    width = 16
+
+    def __init__(self, vocabulary, positions, rate, rngs):
+        self.rate = rate
+        self.tokens, self.positions = nnx.Embed(vocabulary, 16, rngs=rngs), nnx.Embed(positions, 16, rngs=rngs)
+        self.upper = nnx.Linear(16, 16, rngs=rngs)
+
+    def __call__(self, texts, keys):
+        words = dropped(self.tokens(texts.tokens) + self.positions(texts.position), self.rate, keys)
+        slots = jax.nn.one_hot(texts.slot - 1, texts.used.shape[1])
+        mean = jnp.einsum("rts,rtd->rsd", slots, words) / jnp.maximum(slots.sum(1), 1)[..., None]
+        return jnp.tanh(self.upper(mean)) * texts.used[..., None]
+
+
+def make_model(dropout):
+    return ranker(
+        SPEC,
+        {"click": 1, "dwell": 1},
+        encoder=lambda vocabulary, positions, rngs: Bag(vocabulary, positions, dropout, rngs),
+        user=Input(text="{history.title}", ids=("user",)),
+        item=Input(text="{title}", ids=("item",)),
+        scorer=mlp(layers=(8,), dropout=dropout),
+        width=8,
+        id_dropout=dropout,
+    )
+
+
+MODEL = make_model(0.0)
+DROPPING = make_model(0.2)
+
+
+def make_batch(seed=0, shared=False):
+    random = np.random.default_rng(seed)
+
+    def texts():
+        slot = np.repeat(np.arange(1, SLOTS + 1), TOKENS // SLOTS)[None] * (random.random((ROWS, TOKENS)) < 0.9)
+        place = np.arange(TOKENS) % (TOKENS // SLOTS) + np.zeros((ROWS, 1))
+        words = random.integers(1, 30, (ROWS, TOKENS))
+        return Texts(*(a.astype(np.int32) for a in (words, place, slot)), np.ones((ROWS, SLOTS), bool))
+
+    def side(*shape):
+        text = random.integers(-1, ROWS * SLOTS, shape).astype(np.int32)
+        return Side(text, random.integers(0, 9, (*shape, 1)).astype(np.int32), np.zeros((*shape, 0), np.float32))
+
+    where = random.random((LISTS, ITEMS)) < 0.8
+    where[3] = False
+    click = (random.random((LISTS, ITEMS)) < 0.4) & where
+    return Batch(
+        user_texts=texts(),
+        item_texts=texts(),
+        users=side(LISTS),
+        history=None,
+        history_where=None,
+        items=side(1 if shared else LISTS, ITEMS),
+        context=np.zeros((LISTS, ITEMS, 0), np.float32),
+        context_ids=np.zeros((LISTS, ITEMS, 0), np.int32),
+        labels={"click": click.astype(np.float32), "dwell": random.normal(size=click.shape).astype(np.float32) * click},
+        observed={"click": where, "dwell": click},
+        where=where,
+        weights=random.uniform(0.5, 2.0, where.shape).astype(np.float32),
+        log_q=np.zeros((1 if shared else LISTS, ITEMS), np.float32),
+        row=np.arange(LISTS, dtype=np.int32),
+    )
+
+
+BATCH = make_batch()
+
+
+def run(batch=BATCH, model=MODEL, weighting=None, devices=1, how="shard_map", shared=False, change=None, **setting):
+    """(state before, state after one step whose trace is the gradient, logs), as numpy."""
+    weighting = weighting or weightings.static((1.0, 2.0, 3.0))
+    first = state.first(model, OBJECTIVES, weighting, SHOWN, SPEC, seed=3)
+    first = change(first) if change else first
+    before = jax.tree.map(np.array, first)
+    own = make_step(model, OBJECTIVES, weighting, SHOWN, Setting(7, 10, shared=shared, unit=False, **setting))
+    on = mesh.make(devices)
+    after, logs = mesh.mapped(own, on, shared, how)(mesh.place(first, on), batch)
+    return before, jax.tree.map(np.array, after), jax.tree.map(np.array, logs)
+
+
+def gradient(after: TrainState):
+    return after.opt_state.trace
+
+
+def assert_gradients_close(found, wanted, tolerance=1e-5):
+    """To the tolerance of each leaf's largest; a leaf that has no gradient holds rounding noise of the whole."""
+    whole = max(float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(wanted))
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
+        most = max(float(np.abs(other).max(initial=0)), 1e-6 * whole)
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * most, err_msg=jax.tree_util.keystr(path))
+
+
+def mean_losses(params, memory):
+    """The K losses of all lists, written without stages, devices or keys: [K]."""
+    return losses_of(params, embed(params), memory)
+
+
+def embed(params):
+    pairs = ((MODEL.encode_users, BATCH.user_texts), (MODEL.encode_items, BATCH.item_texts))
+    return tuple(function(params["encoder"], texts, None).reshape(-1, 16) for function, texts in pairs)
+
+
+def losses_of(params, embeddings, memory):
+    outputs = forward(MODEL, params, embeddings, BATCH, None, None)
+    found = []
+    for name, objective in OBJECTIVES.items():
+        clock = Clock(jnp.int32(0), jnp.int32(0))
+        value, speaks, _ = objective.value(outputs, BATCH, params["objectives"][name], memory[name], clock)
+        found.append(objectives.mean_over_lists(value, speaks))
+    return jnp.stack(found)
+
+
+@pytest.fixture(scope="module")
+def one():
+    """One device, texts at once, the Gram matrix at the embeddings, no dropout; weights are MGDA's."""
+    return run(weighting=weightings.mgda())
+
+
+def test_gradients_are_those_of_the_weighted_sum(one):
+    before, after, logs = one
+    value, wanted = jax.jit(jax.value_and_grad(lambda p: jnp.vdot(logs["weights"], mean_losses(p, before.memory))))(
+        before.params
+    )
+    np.testing.assert_allclose(np.vdot(logs["weights"], logs["losses"]), value, rtol=1e-6)
+    assert_gradients_close(gradient(after), wanted, 2e-6)
+    np.testing.assert_allclose(logs["gradient_norm"], optax.tree.norm(wanted), rtol=1e-5)
+    assert logs["present"].all() and logs["finite"] and after.step == 1
+    for new, old, change in zip(*map(jax.tree.leaves, (after.params, before.params, wanted)), strict=True):
+        np.testing.assert_allclose(new, old + change, atol=1e-6)
+
+
+def test_gram_at_embeddings_is_j_j(one):
+    before, _, logs = one
+
+    def of_embeddings(embeddings):
+        return losses_of(before.params, embeddings, before.memory)
+
+    embeddings = embed(before.params)
+    jacobian = jax.jit(jax.jacrev(of_embeddings))(embeddings)
+    flat = np.concatenate([np.asarray(part, np.float64).reshape(3, -1) for part in jacobian], axis=1)
+    np.testing.assert_allclose(logs["gram"], flat @ flat.T, rtol=1e-4, atol=1e-6 * np.trace(logs["gram"]))
+
+
+def test_gram_at_parameters_is_j_j_over_the_shared_ones_and_gradients_stay():
+    before, after, logs = run(weighting=weightings.mgda(), gram_at="parameters", chunk_rows=4)
+    jacobian = jax.jit(jax.jacrev(lambda p: mean_losses(p, before.memory)))(before.params)
+    shared = MODEL.shared(before.params)
+    assert not all(jax.tree.leaves(shared))
+    kept = [leaf for leaf, mine in zip(jax.tree.leaves(jacobian), jax.tree.leaves(shared), strict=True) if mine]
+    flat = np.concatenate([np.asarray(leaf, np.float64).reshape(3, -1) for leaf in kept], axis=1)
+    np.testing.assert_allclose(logs["gram"], flat @ flat.T, rtol=1e-4, atol=1e-6 * np.trace(logs["gram"]))
+    wanted = jax.tree.map(lambda leaf: np.tensordot(logs["weights"], leaf, 1), jacobian)
+    assert_gradients_close(gradient(after), wanted)
+
+
+def test_eight_devices_chunks_and_pmap_are_one_device_with_dropout_on():
+    settings = {"model": DROPPING, "weighting": weightings.mgda()}
+    _, alone, logs = run(**settings)
+    _, some, some_logs = run(**settings, devices=8, chunk_rows=1)
+    _, folded, folded_logs = run(**settings, devices=8, chunk_rows=1, how="pmap")
+    np.testing.assert_allclose(some_logs["losses"], logs["losses"], rtol=1e-6)
+    np.testing.assert_allclose(some_logs["gram"], logs["gram"], rtol=1e-5, atol=1e-6 * np.trace(logs["gram"]))
+    np.testing.assert_allclose(some_logs["weights"], logs["weights"], atol=1e-5)
+    assert_gradients_close(gradient(some), gradient(alone), 1e-4)
+    for found, wanted in zip(jax.tree.leaves((folded, folded_logs)), jax.tree.leaves((some, some_logs)), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("devices, chunk_rows", [(1, 4), (8, None)])
+def test_a_layout_changes_no_gradient_under_fixed_weights(devices, chunk_rows):
+    _, wanted, logs = run(model=DROPPING)
+    _, found, found_logs = run(model=DROPPING, devices=devices, chunk_rows=chunk_rows)
+    np.testing.assert_allclose(found_logs["losses"], logs["losses"], rtol=1e-6)
+    assert_gradients_close(gradient(found), gradient(wanted))
+
+
+def test_dropout_is_on_and_drawn_anew_each_step():
+    def later(first):
+        return first._replace(step=jnp.int32(1))
+
+    losses = [run(model=model, change=change)[2]["losses"] for model in (MODEL, DROPPING) for change in (None, later)]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    assert not np.allclose(losses[2], losses[0], rtol=1e-4) and not np.allclose(losses[2], losses[3], rtol=1e-4)
+
+
+def test_a_shared_candidate_set_is_one_on_all_devices():
+    batch = make_batch(shared=True)
+    _, wanted, logs = run(batch, model=DROPPING, shared=True)
+    _, found, found_logs = run(batch, model=DROPPING, shared=True, devices=8)
+    np.testing.assert_allclose(found_logs["losses"], logs["losses"], rtol=1e-6)
+    assert_gradients_close(gradient(found), gradient(wanted))
+
+
+def test_a_loss_that_is_not_finite_leaves_all_but_the_step_number():
+    weights = BATCH.weights.copy()
+    weights[BATCH.where.any(1).argmax()] = np.inf
+    before, after, logs = run(BATCH._replace(weights=weights), weighting=weightings.mgda())
+    assert not logs["finite"] and after.step == before.step + 1
+    for new, old in zip(jax.tree.leaves(after._replace(step=before.step)), jax.tree.leaves(before), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_an_objective_that_speaks_of_no_list_gets_0_and_the_rest_is_as_without_it(one):
+    nothing = np.zeros_like(BATCH.observed["dwell"])
+    batch = BATCH._replace(observed={**BATCH.observed, "dwell": nothing})
+    _, after, logs = run(batch, weighting=weightings.mgda())
+    assert logs["present"].tolist() == [True, True, False] and logs["weights"][2] == 0 and logs["losses"][2] == 0
+    np.testing.assert_array_equal(logs["gram"][2], np.zeros(3))
+    np.testing.assert_allclose(logs["losses"][:2], one[2]["losses"][:2], rtol=1e-6)
+    np.testing.assert_allclose(logs["weights"].sum(), 1.0, rtol=1e-6)
+    assert logs["finite"] and not any(np.abs(leaf).max() for leaf in jax.tree.leaves(own_of("dwell", gradient(after))))
+
+
+def own_of(head, tree):
+    return {name: leaf for name, leaf in paths(tree).items() if "heads" in name and f"'{head}'" in name}
+
+
+def paths(tree):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_unit_weights_sum_to_1_in_absolute_value():
+    _, _, logs = run(weighting=weightings.static((1.0, 2.0, 1.0)))
+    np.testing.assert_allclose(logs["weights"], [1.0, 2.0, 1.0])
+    first = state.first(MODEL, OBJECTIVES, weightings.equal(), SHOWN, SPEC, seed=3)
+    on = mesh.make(1)
+    step = make_step(MODEL, OBJECTIVES, weightings.equal(), SHOWN, Setting(7, 10))
+    _, logs = mesh.mapped(step, on, False)(mesh.place(first, on), BATCH)
+    np.testing.assert_allclose(logs["weights"], np.full(3, 1 / 3), rtol=1e-6)
