@@ -11,12 +11,14 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train fit evaluate rank compare sweep tune report profile bench dry export federated "
+    "train fit evaluate rank compare sweep tune report profile bench dry describe export federated "
     "parts inference resume progress"
 )
 BELOW = "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto"
 ONE_LIBRARY = {
     "progress": "rich",
+    "dry": "rich",
+    "describe": "rich",
     "fit": "pyarrow",
     "tune": "optuna",
     "report": "plotly rich",
