@@ -24,7 +24,9 @@ def keep_compilations(folder: Path) -> None:
     """Compiled programs are kept in this folder and found there by the next start, unless JAX was told another one."""
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        # Small programs too: a start has many, 0.2 s each.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def place(tree: Tree, mesh: Mesh) -> Tree:

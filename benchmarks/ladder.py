@@ -1,0 +1,158 @@
+"""How far each rung gets on real data: baselines, stored vectors, trained layers; same test lists, same metric code.
+
+    python benchmarks/ladder.py ranklens --seeds 3
+    python benchmarks/ladder.py ml-100k --seeds 3
+
+Rows are appended to results/ladder.jsonl; `--render` prints the table from that file alone. Baselines are fitted on training
+lists only.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mobjrec import evaluate, train
+from mobjrec.config import load
+from mobjrec.data.batching import labels_of
+from mobjrec.data.download import cache_folder
+from mobjrec.inference import item_texts
+from mobjrec.parts import Parts, assemble, with_store
+from mobjrec.resolve import complete
+from mobjrec.shipped import config as shipped
+
+RESULTS = Path(__file__).parent / "results" / "ladder.jsonl"
+# What each corpus' rows change in its shipped config, the label and metrics they are measured by.
+ROWS = {
+    "ranklens": {
+        "stored MiniLM vectors, text alone": ['model.item={text: "{title}. {description} {genres}"}'],
+        "stored vectors, ids and numbers (shipped)": [],
+        "ids and numbers, no text": [
+            "model.encoder=null",
+            "tokenizer=null",
+            "model.item={ids: [item, genres], numbers: [vote_cnt, popularity, vote_avg, release_year]}",
+        ],
+    },
+    "ml-100k": {
+        "stored MiniLM vectors, text alone": [
+            'model.item={text: "{title} ({year}) {genres}"}',
+            "model.user={history: true}",
+        ],
+        "stored vectors and ids (shipped)": [],
+        "ids alone": ["model.encoder=null", "tokenizer=null", "model.item={ids: [item]}"],
+    },
+}
+MEASURED = {
+    "ranklens": ("like", ("auc", "ndcg@5", "ndcg@10"), "like"),
+    "ml-100k": ("liked", ("ndcg@10", "recall@10", "hit@10"), "liked"),
+}
+
+
+def baselines(parts: Parts, label: str) -> dict[str, Callable]:
+    """{name: (rows, items [B, L]) -> scores} from training lists alone; zero-shot reads the history too."""
+    lists, count = parts.dataset.train, len(parts.dataset.items.id)
+    values = lists.labels[label]
+    known = np.isfinite(values)
+    shown = np.bincount(lists.item[known], minlength=count)
+    good = np.bincount(lists.item[known], weights=values[known] > 0, minlength=count)
+    rate = (good + 10 * good.sum() / shown.sum()) / (shown + 10)
+    found = {
+        "random": lambda rows, items: np.random.default_rng(int(rows[0])).random(items.shape),
+        "popularity": lambda rows, items: good[items],
+        "like rate, 10 pseudo-impressions": lambda rows, items: rate[items],
+    }
+    numbers = parts.dataset.items.numbers
+    if "vote_cnt" in numbers:
+        votes = np.nan_to_num(numbers["vote_cnt"])
+        found["vote count"] = lambda rows, items: votes[items]
+    if parts.tokenizer is not None:
+        matrix = item_texts(parts.functions, {}, parts.feed)[parts.feed.item_text]
+        matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+        def similarity(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+            spans = parts.dataset.test.history[np.maximum(rows, 0)]
+            liked = [matrix[parts.dataset.history[a:b]].sum(0) for a, b in spans.tolist()]
+            return np.einsum("bd,bld->bl", np.stack(liked), matrix[items])
+
+        found["zero-shot MiniLM similarity"] = similarity
+    return found
+
+
+def measured_baseline(parts: Parts, score: Callable, label: str) -> dict[str, evaluate.Measured]:
+    lists = parts.dataset.test
+
+    def predicted():
+        for rows, drawn in evaluate.drawn_blocks(parts, lists, parts.eval_candidates):
+            items = np.maximum(np.broadcast_to(drawn.item, drawn.where.shape), 0)
+            scores = np.asarray(score(rows, items), np.float32)
+            yield evaluate.Block(
+                rows, drawn, {name: scores for name in parts.objectives}, *labels_of(parts.dataset, lists, drawn)
+            )
+
+    return evaluate.measure(parts, lists, predicted(), {name: (0.0, 1.0) for name in parts.objectives}).measured
+
+
+def write(row: dict) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def run(corpus: str, seeds: int, only: str) -> None:
+    label, metrics, objective = MEASURED[corpus]
+    about = {"corpus": corpus, "jax": jax.__version__, "machine": platform.machine(), "cores": 2}
+    if not only:
+        config = complete(load(shipped(corpus)))
+        parts = assemble(config, cache_folder())
+        parts = with_store(parts, parts.first_state().params)
+        for name, score in baselines(parts, label).items():
+            found = measured_baseline(parts, score, label)
+            write({**about, "row": name, "seed": 0, **{m: found[f"{label}/{m}"].value for m in metrics}})
+    for name, changes in ROWS[corpus].items():
+        if only and only not in name:
+            continue
+        for seed in range(seeds):
+            began = time.monotonic()
+            config = load(shipped(corpus), [*changes, f"seed={seed}"])
+            with tempfile.TemporaryDirectory() as folder:
+                result = train.run(config, Path(folder) / "run", cache_folder(), quiet=True)
+            values = {m: result["table"][f"{objective}/{m}"]["after"] for m in metrics}
+            write({**about, "row": name, "seed": seed, **values, "seconds": round(time.monotonic() - began)})
+
+
+def render(corpus: str) -> None:
+    _, metrics, _ = MEASURED[corpus]
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["corpus"] == corpus]
+    print(f"| {corpus} | seeds | " + " | ".join(metrics) + " | s a seed |")
+    print("|---|---:|" + "---:|" * (len(metrics) + 1))
+    for name in dict.fromkeys(row["row"] for row in rows):
+        mine = list({row["seed"]: row for row in rows if row["row"] == name}.values())
+        cells = []
+        for metric in metrics:
+            values = np.array([row[metric] for row in mine])
+            spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.4f}{spread}")
+        seconds = [row["seconds"] for row in mine if "seconds" in row]
+        print(
+            f"| {name} | {len(mine)} | " + " | ".join(cells) + f" | {np.mean(seconds):.0f} |"
+            if seconds
+            else f"| {name} | – | " + " | ".join(cells) + " | – |"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", choices=sorted(ROWS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--render", action="store_true", help="print the table of what was measured")
+    given = parser.parse_args()
+    render(given.corpus) if given.render else run(given.corpus, given.seeds, given.only)
