@@ -10,7 +10,8 @@ def static(weights: PerObjective) -> Weighting:
 
     Needs losses on comparable scales. ValueError unless there is one weight per objective, none negative, not all 0.
     """
-    if any(not weight >= 0 or weight == float("inf") for weight in weights) or not any(weights):
+    largest = float(jnp.finfo(jnp.float32).max)
+    if not all(0 <= weight <= largest for weight in weights) or not any(weights):
         raise ValueError(f"weights are {tuple(weights)}; they must be finite, not negative, and not all 0")
 
     def init(count: int) -> tuple[()]:

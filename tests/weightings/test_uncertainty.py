@@ -48,7 +48,50 @@ def test_an_absent_objective_keeps_its_variance():
     assert weights[1] == 0 and state.log_variance[1] == 0.5 and state.log_variance[0] != 0.5
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def adam(slope, steps, rate):
+    """s from 0 after so many steps of Adam as published, in plain numpy."""
+    s, mean, square = 0.0, 0.0, 0.0
+    for step in range(1, steps + 1):
+        g = slope(s)
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g * g
+        s -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    return s
+
+
+def test_a_gap_leaves_an_objective_exactly_where_it_was():
+    weighting, losses = weightings.uncertainty(learning_rate=0.1), np.array([0.4, 2.0], np.float32)
+    update = jax.jit(weighting.update)
+    before = weighting.init(2)
+    for _ in range(5):
+        _, before = update(signals(losses), before)
+    after = before
+    for _ in range(50):
+        weights, after = update(signals([0.4, np.nan], [True, False]), after)
+    assert weights[1] == 0 and np.isfinite(weights).all()
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        assert old[1] == new[1] and old[0] != new[0]
+    _, after = update(signals(losses), after)
+    # Six steps of its own, moments and bias correction too, whatever the other one did meanwhile.
+    wanted = adam(lambda s: 0.5 - np.exp(-s) * 2.0, 6, 0.1)
+    np.testing.assert_allclose(after.log_variance[1], wanted, atol=2e-5)
+
+
+def test_a_loss_of_0_ends_at_a_finite_weight():
+    weighting = weightings.uncertainty(learning_rate=1.0)
+    update, state = jax.jit(weighting.update), weighting.init(2)
+    for _ in range(120):
+        weights, state = update(signals([0.0, 1.0]), state)
+    np.testing.assert_allclose(weights[0], np.exp(20.0), rtol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("start", [21.0, -21.0, float("nan")])
+def test_a_start_must_be_a_log_variance_in_range(start):
+    with pytest.raises(ValueError, match="start is"):
+        weightings.uncertainty(start=start)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_learning_rate_must_be_above_0(rate):
     with pytest.raises(ValueError, match="learning_rate is"):
         weightings.uncertainty(learning_rate=rate)
@@ -61,7 +104,9 @@ def test_fixed_weights():
     assert weightings.equal().update(signals([3.0, 2.0], [True, False]), ())[0].tolist() == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("weights", [(-1.0, 2.0), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0), ()])
+@pytest.mark.parametrize(
+    "weights", [(-1.0, 2.0), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0), (1e300, 1.0), ()]
+)
 def test_impossible_fixed_weights_are_refused(weights):
     with pytest.raises(ValueError, match="they must be finite, not negative, and not all 0"):
         weightings.static(weights)
