@@ -18,8 +18,8 @@ test: $(VENV)/ready-dev ## the fast tests
 test-slow: $(VENV)/ready-dev ## the long ones
 	@$(VENV)/bin/python -m pytest -m slow
 
-bench: $(VENV)/ready ## step time, memory and FLOPs on this machine
-	@$(VENV)/bin/mobjrec bench
+bench: $(VENV)/ready ## print the tables of what was measured on real data
+	@$(VENV)/bin/python benchmarks/ladder.py ranklens --render && $(VENV)/bin/python benchmarks/ladder.py ml-100k --render
 
 wheel: $(VENV)/ready-dev
 	@$(VENV)/bin/python -m build --wheel
