@@ -86,6 +86,7 @@ def rank(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="how many items")] = 10,
     prefer: Annotated[str | None, typer.Option(help="click=0.7,satisfied=0.3")] = None,
+    again: Annotated[bool, typer.Option("--again", help="also what the user is known to have liked")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
 ) -> None:
     """Rank items for a user, known or told in words."""
@@ -98,7 +99,9 @@ def rank(
         from mobjrec.data.readers.table import item_table
 
         table = item_table(str(items))
-    found = trained.rank(user, text=text or None, item=item, items=table, top=top, prefer=_preference(prefer))
+    found = trained.rank(
+        user, text=text or None, item=item, items=table, top=top, prefer=_preference(prefer), again=again
+    )
     if as_json:
         for row in found:
             print(json.dumps(row, ensure_ascii=False))

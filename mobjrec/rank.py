@@ -52,17 +52,21 @@ class Trained(NamedTuple):
         items: Table | None = None,
         top: int = 10,
         prefer: dict[str, float] | None = None,
+        again: bool = False,
     ) -> list[dict[str, Any]]:
         """The `top` items by utility for a user's id, for behaviour told as text, or for someone who liked an item.
 
         items: a table of others to rank than the catalogue   prefer: {objective: weight}, equal by default
+        again: also what the user is known to have liked already
         Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective.
         """
         prefer = checked_preference(self.parts, prefer)
         ranked = self.items if items is None else new_items(self, items)
         found = self._predicted(self._user(user, text, item), ranked)
         total = evaluate.utility(found, self.scale, prefer)[0]
-        best = np.argsort(-total, kind="stable")[:top]
+        if ranked.known and not again:
+            total = np.where(np.isin(np.arange(len(total)), self._liked(user, item)), -np.inf, total)
+        best = [n for n in np.argsort(-total, kind="stable")[:top].tolist() if np.isfinite(total[n])]
         return [
             {
                 "rank": place,
@@ -71,7 +75,7 @@ class Trained(NamedTuple):
                 "utility": float(total[n]),
                 **{name: float(values[0, n]) for name, values in found.items()},
             }
-            for place, n in enumerate(best.tolist(), start=1)
+            for place, n in enumerate(best, start=1)
         ]
 
     def score(self, users: Sequence[str], items: Sequence[str]) -> dict[str, np.ndarray]:
@@ -126,6 +130,13 @@ class Trained(NamedTuple):
         if item is not None:
             return self._someone(np.array([self._row("item", item)]), None)
         return self._someone(np.zeros(0, int), [text] if isinstance(text, str) else list(text))
+
+    def _liked(self, user: str | None, item: str | None) -> np.ndarray:
+        """Items that a user is known to have liked, or the one that was named."""
+        if user is not None:
+            begin, stop = whole_histories(self.parts, np.array([self._row("user", user)]))
+            return self.parts.dataset.history[begin[0] : stop[0]]
+        return np.array([self._row("item", item)]) if item is not None else np.zeros(0, int)
 
     def _known_users(self, who: np.ndarray) -> Users:
         """Users of the corpus with everything they are known to have liked."""

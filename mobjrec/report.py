@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
@@ -18,12 +19,14 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
     """The table of a run that is over, where it lies and what to try next."""
     table = result["table"]
     known = any("best" in row for row in table.values())
-    grid = Grid(title="test split", title_justify="left")
-    grid.add_column("metric")
+    grid = Grid(title="test split", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("metric", no_wrap=True)
     for name in ("before", "after", "±", *(("best possible", "of the way", "hidden truth") if known else ())):
         grid.add_column(name, justify="right")
     for key, row in table.items():
-        if _number(row["after"]):
+        told = [row.get(name) for name in ("before", "after", "best")]
+        # An order on a label that every order serves alike says nothing.
+        if row.get("own", True) and _number(row["after"]) and len(set(told)) > 1:
             cells = [number(row.get("before")), number(row["after"]), number(row.get("error"))]
             if known:
                 cells += [number(row.get("best")), way(row), number(row.get("truth"))]
@@ -109,7 +112,8 @@ def ranked(rows: list[dict[str, Any]]) -> Grid:
     """A ranked list as a table."""
     grid = Grid()
     for name in rows[0] if rows else ():
-        grid.add_column(name, justify="left" if name in ("item", "text") else "right", max_width=60)
+        words = name in ("item", "text")
+        grid.add_column(name, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
     for row in rows:
         grid.add_row(*(number(v) if isinstance(v, float) else str(v) for v in row.values()))
     return grid

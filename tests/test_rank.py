@@ -48,7 +48,7 @@ def test_the_list_is_ordered_by_utility_and_holds_a_number_per_objective(trained
 
 
 def test_a_preference_for_one_objective_ranks_by_it(trained):
-    rows = trained.rank(user="u3", top=72, prefer={"satisfaction": 1})
+    rows = trained.rank(user="u3", top=72, again=True, prefer={"satisfaction": 1})
     assert [row["satisfaction"] for row in rows] == sorted((row["satisfaction"] for row in rows), reverse=True)
 
 
