@@ -39,6 +39,7 @@ BROKEN = {
     "absent objective has the weight": (lambda s, t: (jnp.ones(4), t), set()),
     "changes the weights": (lambda s, t: (present_only(s, jnp.nan_to_num(jnp.full(4, jnp.sum(s.losses)))), t), set()),
     "state changed": (lambda s, t: (present_only(s, jnp.ones(4)), t + 1.0), set()),
+    "objective's state changed": (lambda s, t: (present_only(s, jnp.ones(4)), 0.9 * t + s.present), set()),
     "changed its form": (lambda s, t: (present_only(s, jnp.ones(4)), (t, t)), set()),
     "not convex": (lambda s, t: (present_only(s, jnp.ones(4)), t), {"convex"}),
     "hurts": (lambda s, t: (present_only(s, jnp.ones(4)), t), {"non_conflicting"}),
