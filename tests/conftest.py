@@ -5,6 +5,9 @@ from pathlib import Path
 
 # Before anything imports jax: a device count cannot change later.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of what tests do; the code generator's optimisation doubles it and changes no result that is tested.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 
