@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,20 @@ def measured(content: dict[str, Any]) -> Grid:
 
 
 def ranked(rows: list[dict[str, Any]]) -> Grid:
-    """A ranked list as a table."""
+    """A ranked list as a table; an item's text is cut to what the terminal has room for beside the numbers."""
+    names = list(rows[0]) if rows else []
+    room = max(
+        20, shutil.get_terminal_size().columns - sum(max(len(name), 7) + 3 for name in names if name != "text") - 4
+    )
     grid = Grid()
-    for name in rows[0] if rows else ():
+    for name in names:
         words = name in ("item", "text")
-        grid.add_column(name, justify="left" if words else "right", no_wrap=True, overflow="ellipsis")
+        grid.add_column(name, justify="left" if words else "right", no_wrap=True)
     for row in rows:
-        grid.add_row(*(number(v) if isinstance(v, float) else str(v) for v in row.values()))
+        cells = {name: number(value) if isinstance(value, float) else str(value) for name, value in row.items()}
+        if len(cells["text"]) > room:
+            cells["text"] = cells["text"][: room - 1] + "…"
+        grid.add_row(*(Text(cell) for cell in cells.values()))
     return grid
 
 
