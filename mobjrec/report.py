@@ -22,16 +22,23 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
     known = any("best" in row for row in table.values())
     grid = Grid(title="test split", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("metric", no_wrap=True)
-    for name in ("before", "after", "±", *(("best possible", "of the way", "hidden truth") if known else ())):
+    for name in ("before", "after", "±", *(("best", "way", "truth") if known else ())):
         grid.add_column(name, justify="right")
     for key, row in table.items():
         told = [row.get(name) for name in ("before", "after", "best")]
         # An order on a label that every order serves alike says nothing.
         if row.get("own", True) and _number(row["after"]) and len(set(told)) > 1:
-            cells = [number(row.get("before")), number(row["after"]), number(row.get("error"))]
+            cells = [short(row.get("before")), short(row["after"]), short(row.get("error"))]
             if known:
-                cells += [number(row.get("best")), way(row), number(row.get("truth"))]
+                # A mixture of orders is nobody's best: how far it came says nothing.
+                came = "–" if key.startswith("utility") else way(row)
+                cells += [short(row.get("best")), came, short(row.get("truth"))]
             grid.add_row(key, *cells)
+    if known:
+        grid.caption = (
+            "best: the exact posterior mean given what the model may read; way: from before to best; "
+            "truth: what the hidden values would reach"
+        )
     timing, feed = result["timing"], result["feed"]
     share = timing["wait"] / timing["train"] if timing["train"] else 0.0
     lines = [
@@ -133,6 +140,11 @@ def described(config: Config, cache: Path) -> Group:
     from mobjrec.parts import assemble
 
     return description(assemble(config, cache))
+
+
+def short(value: Any) -> str:
+    """Three digits, or a dash where there is none."""
+    return f"{value:.3f}" if _number(value) else "–"
 
 
 def number(value: Any) -> str:
