@@ -105,6 +105,29 @@ def test_satisfied_click_is_the_cross_entropy_of_the_product_over_shown_items():
     assert speaks.tolist() == [True] and one.heads == {"click": 1, "satisfied": 1}
 
 
+def test_propensity_weights_multiply_an_items_part():
+    one, given = objectives.single(losses.squared, "dwell"), batch({"dwell": [[1.0, 2.0]]}, weights=[[3, 1]])
+    value, _, _ = one.value(outputs(dwell=[[0.0, 0.0]]), given, (), (), NOW)
+    # (3 x 1 + 1 x 4) / 2 items.
+    np.testing.assert_allclose(value, [3.5])
+    given = batch({"click": [[1, 0]], "satisfied": [[1, 0]]}, {"satisfied": [[1, 0]]}, weights=[[3, 0.5]])
+    zeros = outputs(click=[[0.0, 0.0]], satisfied=[[0.0, 0.0]])
+    value, _, _ = objectives.satisfied_click().value(zeros, given, (), (), NOW)
+    # p = 1/4 for both.
+    np.testing.assert_allclose(value, [(3 * np.log(4) + 0.5 * np.log(4 / 3)) / 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", ["click", "satisfied"])
+def test_satisfied_click_leaves_out_an_item_whose_click_or_satisfaction_is_unknown(hidden):
+    one, labels = objectives.satisfied_click(), {"click": [[1, 1]], "satisfied": [[1, 0]]}
+    scores = outputs(click=[[0.0, 3.0]], satisfied=[[0.0, 3.0]])
+    value, speaks, _ = one.value(scores, batch(labels, {hidden: [[1, 0]]}), (), (), NOW)
+    np.testing.assert_allclose(value, [np.log(4)], rtol=1e-6)
+    assert speaks.tolist() == [True]
+    value, speaks, _ = one.value(scores, batch(labels, {hidden: [[0, 0]]}), (), (), NOW)
+    assert value.tolist() == [0.0] and speaks.tolist() == [False]
+
+
 @pytest.mark.parametrize("far", [60.0, -60.0])
 def test_satisfied_click_stays_exact_where_p_is_near_0_or_1(far):
     given = batch({"click": [[1.0]], "satisfied": [[float(far < 0)]]})

@@ -57,6 +57,12 @@ def test_a_gradient_of_0_stops_the_step_unless_it_is_absent(normalise):
     np.testing.assert_allclose(found, [0.0, *wanted], rtol=1e-5)
 
 
+@pytest.mark.parametrize("loss", [1e30, np.nan])
+def test_an_absent_loss_sets_no_scale(loss):
+    found = weights(LENGTHS, "loss", (loss, 1.0, 0.5), present=(False, True, True))
+    np.testing.assert_allclose(found, [0.0, *shares((2, 6))], rtol=1e-4)
+
+
 def test_all_losses_0_are_all_alike():
     np.testing.assert_allclose(weights(LENGTHS, "loss", (0.0, 0.0, 0.0)), shares((1, 2, 3)), rtol=1e-4)
 
