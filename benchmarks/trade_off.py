@@ -79,8 +79,8 @@ def drawn(best: list, model: list, chance: tuple) -> str:
             label(x + 9, y + 4, "random order"),
             label(330, 388, f"expected clicks per item, first {TOP}", anchor="middle"),
             label(16, 185, "expected satisfaction, stars", anchor="middle", turn='transform="rotate(-90 16 185)"'),
-            label(90, 300, "best possible (exact)", "#0072b2"),
-            label(90, 320, "one trained model, mixed at request time", "#d55e00"),
+            label(200, 200, "best possible (exact)", "#0072b2"),
+            label(200, 222, "one trained model, mixed at request time", "#d55e00"),
             "</svg>",
         ]
     )

@@ -192,6 +192,12 @@ def utility(
     return sum(weight * (predictions[name] - scale[name][0]) / scale[name][1] for name, weight in preference.items())
 
 
+def is_own(parts: Parts, key: str) -> bool:
+    """Whether a metric measures an objective's order on its own label, or the utility's order."""
+    order, _, label = key.split("/")[0].split("[")[0].partition(":")
+    return order == "utility" or order not in parts.objectives or parts.objectives[order].label == (label or order)
+
+
 def _key(name: str, label: str) -> str:
     return label if name == label else f"{name}:{label}"
 

@@ -33,7 +33,7 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
                 # A mixture of orders is nobody's best: how far it came says nothing.
                 came = "–" if key.startswith("utility") else way(row)
                 cells += [short(row.get("best")), came, short(row.get("truth"))]
-            grid.add_row(key, *cells)
+            grid.add_row(Text(key), *cells)
     if known:
         grid.caption = (
             "best: the exact posterior mean given what the model may read; way: from before to best; "
@@ -92,6 +92,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         "candidates": "catalogue" if full else "config",
         "metrics": {
             key: {name: _plain(value) for name, value in measured._asdict().items()}
+            | {"own": evaluate.is_own(trained.parts, key)}
             for key, measured in found.measured.items()
         },
     }
@@ -108,8 +109,9 @@ def measured(content: dict[str, Any]) -> Grid:
     for name in ("metric", "value", "± error", "lists", "left out"):
         grid.add_column(name, justify="left" if name == "metric" else "right")
     for key, row in content["metrics"].items():
-        if row["value"] is not None:
-            grid.add_row(key, number(row["value"]), number(row["error"]), str(row["lists"]), str(row["left_out"]))
+        if row["value"] is not None and row["own"]:
+            # As Text: brackets are segments here, not markup.
+            grid.add_row(Text(key), number(row["value"]), number(row["error"]), str(row["lists"]), str(row["left_out"]))
     grid.caption = (
         "left out: lists without an observed label, or (for order metrics) without or with only relevant items"
     )

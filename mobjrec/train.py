@@ -244,7 +244,7 @@ def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, d
     known = evaluate.reached(parts)
     return {
         key: {
-            "own": own(parts, key),
+            "own": evaluate.is_own(parts, key),
             "before": first.get(f"test/{key}"),
             "after": measured.value,
             "error": measured.error,
@@ -252,12 +252,6 @@ def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, d
         }
         for key, measured in after.measured.items()
     }
-
-
-def own(parts: Parts, key: str) -> bool:
-    """Whether a metric measures an objective's order on its own label, or the utility's order."""
-    order, _, label = key.split("/")[0].partition(":")
-    return order == "utility" or order not in parts.objectives or parts.objectives[order].label == (label or order)
 
 
 def feed_numbers(folder: Path, sizes: tuple) -> dict[str, Any]:
