@@ -220,12 +220,15 @@ def _segments(parts: Parts, lists: Lists) -> dict[str, Callable[[Block], np.ndar
     items[parts.dataset.train.item] = True
     users = np.zeros(len(parts.dataset.users.id), bool)
     users[parts.dataset.train.user] = True
-    return {
-        "seen items": lambda block: items[block.drawn.item] & block.drawn.where,
-        "unseen items": lambda block: ~items[block.drawn.item] & block.drawn.where,
-        "seen users": lambda block: users[lists.user[block.rows]][:, None],
-        "unseen users": lambda block: ~users[lists.user[block.rows]][:, None],
-    }
+    # Where training met all of a kind, its segment is the whole.
+    kinds: dict[str, Callable[[Block], np.ndarray]] = {}
+    if not items[lists.item].all():
+        kinds["seen items"] = lambda block: items[block.drawn.item] & block.drawn.where
+        kinds["unseen items"] = lambda block: ~items[block.drawn.item] & block.drawn.where
+    if not users[lists.user].all():
+        kinds["seen users"] = lambda block: users[lists.user[block.rows]][:, None]
+        kinds["unseen users"] = lambda block: ~users[lists.user[block.rows]][:, None]
+    return kinds
 
 
 def _summary(values: np.ndarray) -> Measured:
