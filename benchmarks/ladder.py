@@ -92,10 +92,10 @@ def measured_baseline(parts: Parts, score: Callable, label: str) -> dict[str, ev
             items = np.maximum(np.broadcast_to(drawn.item, drawn.where.shape), 0)
             scores = np.asarray(score(rows, items), np.float32)
             yield evaluate.Block(
-                rows, drawn, {name: scores for name in parts.objectives}, *labels_of(parts.dataset, lists, drawn)
+                rows, drawn, dict.fromkeys(parts.objectives, scores), *labels_of(parts.dataset, lists, drawn)
             )
 
-    return evaluate.measure(parts, lists, predicted(), {name: (0.0, 1.0) for name in parts.objectives}).measured
+    return evaluate.measure(parts, lists, predicted(), dict.fromkeys(parts.objectives, (0.0, 1.0))).measured
 
 
 def write(row: dict) -> None:
