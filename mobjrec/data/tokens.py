@@ -1,20 +1,23 @@
 """Texts -> token ids, each text once, kept on disk by content."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from mobjrec.data.download import cache_folder
 from mobjrec.data.store import key_of
 from mobjrec.errors import UserError
 
@@ -24,6 +27,9 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHUNK = 8192  # texts tokenised at a time
 # A token is never longer than this many characters on average: a text is cut there before it is tokenised.
 CHARACTERS = 32
+# Another one where the files' meaning changes.
+FORMAT = b"2"
+FILES = ("start.npy", "token.npy")
 
 
 class Ragged(NamedTuple):
@@ -55,11 +61,13 @@ class Tokenizer(NamedTuple):
 
 
 def trained(size: int = 2000, lowercase: bool = True) -> Callable[[np.ndarray], Tokenizer]:
-    """A WordPiece vocabulary of at most `size` tokens from the corpus' own texts: every character, then the most frequent
-    words; what is rarer is spelled. The same texts give the same vocabulary.
+    """A WordPiece vocabulary of at most `size` tokens from the corpus' own texts.
 
-    The `tokenizers` library splits and encodes but does not choose the pieces: its trainer breaks ties by hash order, so
-    three processes gave three vocabularies for the same texts (version 0.23). UserError for a size below 64.
+    Every character (where not all fit, the most frequent ones), then the most frequent words; what is rarer is spelled.
+    The same texts give the same vocabulary. UserError for a size below 64.
+
+    The `tokenizers` library splits and encodes but does not choose the pieces: its trainer breaks ties by hash order,
+    so three processes gave three vocabularies for the same texts (version 0.23).
     """
     if size < 64:
         raise UserError(f"tokenizer.size is {size}; it must be at least 64")
@@ -69,12 +77,15 @@ def trained(size: int = 2000, lowercase: bool = True) -> Callable[[np.ndarray], 
         counts: Counter[str] = Counter()
         for text in texts.tolist():
             counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-        pieces = list(SPECIAL)
-        pieces += [piece for letter in sorted(set("".join(counts))) for piece in (letter, "##" + letter)]
+        letters: Counter[str] = Counter()
+        for word, count in counts.items():
+            letters.update(dict.fromkeys(word, count))
+        # Chinese texts may have more characters than there is room.
+        kept = sorted(_frequent(letters)[: (size - len(SPECIAL)) // 2])
+        pieces = list(SPECIAL) + [piece for letter in kept for piece in (letter, "##" + letter)]
         known = set(pieces)
-        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        pieces += [word for word, _ in ranked if word not in known][: max(0, size - len(pieces))]
-        vocabulary = {piece: number for number, piece in enumerate(pieces[:size])}
+        pieces += [word for word in _frequent(counts) if word not in known][: size - len(pieces)]
+        vocabulary = {piece: number for number, piece in enumerate(pieces)}
         library = Library(models.WordPiece(vocabulary, unk_token="[UNK]"))
         library.normalizer, library.pre_tokenizer = normalizer, splitter
         library.decoder = decoders.WordPiece()
@@ -116,8 +127,7 @@ def find(weights: str) -> Path:
         if not folder.is_dir():
             raise UserError(f"weights: no folder {weights}; give a Hugging Face folder of BERT type, or minilm")
         return folder
-    cache = Path(os.environ.get("MOBJREC_CACHE") or Path.home() / ".cache" / "mobjrec")
-    folder = cache / "weights" / "minilm"
+    folder = cache_folder() / "weights" / "minilm"
     if (folder / "config.json").is_file():
         return folder
     # Not imported: its code would pull in a torch-based library.
@@ -131,9 +141,10 @@ def find(weights: str) -> Path:
 def tokenise(texts: np.ndarray, tokenizer: Tokenizer, folder: Path, limit: int) -> Ragged:
     """Token ids [texts], without specials, cut at `limit`, from `folder` if these texts were tokenised before.
 
-    The file takes its place by an atomic rename; a damaged one is made anew. UserError for what is no text, with its row.
+    The files take their place by one atomic rename; damaged ones are made anew. UserError for what is no text, with its
+    row.
     """
-    digest = hashlib.sha256(tokenizer.fingerprint.encode() + b"%d" % limit)
+    digest = hashlib.sha256(FORMAT + tokenizer.fingerprint.encode() + b"%d" % limit)
     for begin in range(0, len(texts), CHUNK):
         for row, text in enumerate(texts[begin : begin + CHUNK].tolist(), start=begin):
             try:
@@ -148,48 +159,69 @@ def tokenise(texts: np.ndarray, tokenizer: Tokenizer, folder: Path, limit: int) 
 
 
 def _read(path: Path) -> Ragged | None:
+    """What `_write` left at this path; None where there is nothing or it is damaged."""
     try:
         about = json.loads((path / "about.json").read_text())
-        start = np.load(path / "start.npy", mmap_mode="r")
-        token = np.load(path / "token.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        if any(_digest(path / name) != about["sha256"][name] for name in FILES):
+            return None
+        start, token = (np.load(path / name, mmap_mode="r") for name in FILES)
+        return Ragged(np.asarray(start), token[: start[-1]], about["cut"], about["unknown"])
+    except (OSError, ValueError, EOFError, LookupError, TypeError):
         return None
-    if len(start) != about["texts"] + 1 or len(token) != max(about["tokens"], 1) or int(start[-1]) != about["tokens"]:
-        return None
-    return Ragged(np.asarray(start), token, about["cut"], about["unknown"])
 
 
 def _write(path: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> Ragged:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    lengths, cut, unknown = [0], 0, 0
-    with (temporary / "token.raw").open("wb") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+        folder = Path(temporary) / path.name
+        folder.mkdir()
+        about = _fill(folder, texts, tokenizer, limit)
+        about["sha256"] = {name: _digest(folder / name) for name in FILES}
+        (folder / "about.json").write_text(json.dumps(about))
+        # A damaged one is in the way. Another run may have been faster: then its file is as good.
+        if path.exists() and _read(path) is None:
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.replace(folder, path)
+    found = _read(path)
+    if found is None:
+        raise UserError(f"{path}: the tokens just written cannot be read back; is the disk full or failing?")
+    return found
+
+
+def _fill(folder: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> dict[str, Any]:
+    """Write start.npy and token.npy chunk by chunk; the shares of texts cut and of tokens unknown."""
+    lengths, cut, unknown = np.zeros(len(texts) + 1, np.int64), 0, 0
+    raw = folder / "token.raw"
+    with raw.open("wb") as file:
         for begin in range(0, len(texts), CHUNK):
             given = texts[begin : begin + CHUNK].tolist()
-            for text, ids in zip(given, tokenizer.encode_batch([t[: limit * CHARACTERS] for t in given]), strict=True):
+            encoded = tokenizer.encode_batch([text[: limit * CHARACTERS] for text in given])
+            for row, (text, ids) in enumerate(zip(given, encoded, strict=True), start=begin):
                 cut += len(ids) > limit or len(text) > limit * CHARACTERS
                 kept = np.asarray(ids[:limit], np.int32)
                 unknown += int((kept == tokenizer.unknown).sum())
-                lengths.append(len(kept))
+                lengths[row + 1] = len(kept)
                 file.write(kept.tobytes())
-    start = np.cumsum(lengths, dtype=np.int64)
-    tokens = int(start[-1])
-    raw = np.fromfile(temporary / "token.raw", np.int32)
-    (temporary / "token.raw").unlink()
-    np.save(temporary / "token.npy", raw if tokens else np.zeros(1, np.int32))
-    np.save(temporary / "start.npy", start)
-    about = {
-        "texts": len(texts),
-        "tokens": tokens,
-        "cut": cut / max(len(texts), 1),
-        "unknown": unknown / max(tokens, 1),
-    }
-    (temporary / "about.json").write_text(json.dumps(about))
-    if path.exists():
-        shutil.rmtree(path)
-    os.replace(temporary, path)
-    return _read(path)
+    start = np.cumsum(lengths)
+    np.save(folder / "start.npy", start)
+    # An empty file cannot be mapped: one token more than there are is kept.
+    token = np.lib.format.open_memmap(folder / "token.npy", "w+", np.int32, (int(start[-1]) + 1,))
+    if start[-1]:
+        token[:-1] = np.memmap(raw, np.int32, "r")
+    token.flush()
+    raw.unlink()
+    return {"cut": cut / max(len(texts), 1), "unknown": unknown / max(int(start[-1]), 1)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _frequent(counts: Counter[str]) -> list[str]:
+    """The keys, most frequent first, in alphabetical order where equally frequent."""
+    return sorted(counts, key=lambda key: (-counts[key], key))
 
 
 def _from_vocabulary(folder: Path) -> Library:

@@ -41,20 +41,28 @@ def bert(
     train: all parameters, none, or `{last: N}` layers; what lies below is computed without a backward pass
     compute: precision inside the layers; parameters, pooling and output are float32
 
-    ValueError for a width that heads do not divide or more layers to train than there are; UserError for weights that
-    cannot be read.
+    ValueError for a width that heads do not divide, more layers to train than there are, and values outside these;
+    UserError for weights that cannot be read.
     """
+    for name, value, allowed in (
+        ("pooling", pooling, ("mean", "cls")), ("compute", compute, ("float32", "bfloat16")),
+    ):  # fmt: skip
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; it may be {' or '.join(allowed)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
     loaded = pretrained.read_sizes(weights) if weights else None
     sizes = loaded or pretrained.Sizes(
-        layers, width, heads, feed_forward or 4 * width, positions=0, vocabulary=0, types=1, pooling=pooling,
-        normalise=normalise,
+        layers, width, heads, 4 * width if feed_forward is None else feed_forward, positions=1, vocabulary=1, types=1,
+        pooling=pooling, normalise=normalise,
     )  # fmt: skip
     sizes = sizes._replace(normalise=sizes.normalise or normalise)
+    for name in ("layers", "width", "heads", "feed_forward"):
+        if getattr(sizes, name) < 1:
+            raise ValueError(f"{name} is {getattr(sizes, name)}; it must be at least 1")
     if sizes.width % sizes.heads:
         raise ValueError(f"the encoder's width {sizes.width} is not divisible by its {sizes.heads} heads")
-    trained = {"all": sizes.layers, "none": 0}.get(train, -1) if isinstance(train, str) else train.last
-    if not 0 <= trained <= sizes.layers or (not isinstance(train, str) and trained < 1):
-        raise ValueError(f"train is {{last: {trained}}}, but the encoder has {sizes.layers} layers")
+    trained = _trained(train, sizes.layers)
 
     def make(vocabulary: int, positions: int, rngs: nnx.Rngs) -> Bert:
         if loaded is None:
@@ -71,6 +79,17 @@ def bert(
     return make
 
 
+def _trained(train: str | Last, layers: int) -> int:
+    """How many of the layers train."""
+    if isinstance(train, str):
+        if train not in ("all", "none"):
+            raise ValueError(f"train is {train!r}; it may be all, none or {{last: N}}")
+        return layers if train == "all" else 0
+    if not 1 <= train.last <= layers:
+        raise ValueError(f"train is {{last: {train.last}}}, but the encoder has {layers} layers")
+    return train.last
+
+
 class Bert(nnx.Module):
     """(Texts, [R] keys or None) -> [R, S, width]; starts from `hidden` or `vector` where the texts have them.
 
@@ -84,7 +103,7 @@ class Bert(nnx.Module):
         whole: bool,
         rate: float,
         compute: str,
-        zeros: bool,
+        empty: bool,
         *,
         rngs: nnx.Rngs,
     ):
@@ -92,8 +111,8 @@ class Bert(nnx.Module):
         self.dtype = jnp.dtype(compute)
         self.below = 0 if whole else sizes.layers - trained
         self.frozen = () if whole else ("embeddings", "lower")
-        # What is filled from a folder is not drawn first: 22 million normals take 8 s.
-        normal = nnx.initializers.zeros if zeros else nnx.initializers.normal(0.02)
+        # What is filled from a folder is not drawn first: 22 million normals take 8 s. NaN shows what was not filled.
+        normal = nnx.initializers.constant(jnp.nan) if empty else nnx.initializers.normal(0.02)
         self.embeddings = Embeddings(sizes, normal, rngs=rngs)
 
         def make(key: nnx.Rngs) -> Layer:

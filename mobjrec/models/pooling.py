@@ -7,7 +7,7 @@ from mobjrec.types import Array
 
 
 def pool_mean(hidden: Array, slot: Array, slots: int) -> Array:
-    """The mean over each text's tokens. hidden [R, T, D], slot [R, T] (s + 1, 0 = padding) -> [R, S, D]; empty slot: 0."""
+    """Each text's mean over its tokens. hidden [R, T, D], slot [R, T] (0 = padding) -> [R, S, D]; empty slot: 0."""
     member = jax.nn.one_hot(slot - 1, slots, dtype=hidden.dtype)
     total = jnp.einsum("rts,rtd->rsd", member, hidden, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(member.sum(1), 1.0)[..., None]

@@ -20,6 +20,24 @@ LINEAR = {
     "narrow": "output.dense",
 }
 NORMS = {"norm": "attention.output.LayerNorm", "last": "output.LayerNorm"}
+# What `Bert` computes: a config that says otherwise would load and be wrong.
+FIXED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+# In the order of Sizes.
+COUNTS = (
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "vocab_size",
+    "type_vocab_size",
+)
 TABLES = {"word": "word_embeddings", "position": "position_embeddings", "type": "token_type_embeddings"}
 
 
@@ -38,34 +56,47 @@ class Sizes(NamedTuple):
 
 
 def read_sizes(weights: str) -> Sizes:
-    """The sizes that a folder's config.json states, and its sentence-transformers pooling. UserError names the file."""
+    """The sizes that a folder's config.json states, and its sentence-transformers pooling.
+
+    UserError names the file that is missing, damaged or asks for what `Bert` does not compute.
+    """
     folder = find(weights)
-    config = _json(folder / "config.json")
-    kind = config.get("model_type", "bert")
-    if kind != "bert" or config.get("hidden_act", "gelu") != "gelu":
+    path = folder / "config.json"
+    config = _json(path, dict)
+    for name, value in FIXED.items():
+        if config.get(name, value) != value:
+            raise UserError(f"{path}: {name} is {config[name]!r}; only BERT encoders with {value!r} can be read")
+    counts = {}
+    for name in COUNTS:
+        counts[name] = config.get(name)
+        if not isinstance(counts[name], int) or counts[name] < 1:
+            raise UserError(f"{path}: {name} is {counts[name]!r}; it must be a whole number of at least 1")
+    return Sizes(*counts.values(), *_pooling(folder))
+
+
+def _pooling(folder: Path) -> tuple[Literal["mean", "cls"], bool]:
+    """How the folder makes one vector of a text's tokens, and whether it is then normalised."""
+    modules = folder / "modules.json"
+    steps = [str(step.get("type", "")).split(".")[-1] for step in _json(modules, list)] if modules.is_file() else []
+    unknown = [step for step in steps if step not in ("Transformer", "Pooling", "Normalize")]
+    if unknown:
         raise UserError(
-            f"{folder / 'config.json'}: model_type {kind} with {config.get('hidden_act')} is not BERT with gelu, the only kind"
+            f"{modules}: {', '.join(unknown)} is none of Transformer, Pooling, Normalize, which can be read"
         )
-    try:
-        sizes = [
-            int(config[name])
-            for name in (
-                "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size",
-                "max_position_embeddings", "vocab_size", "type_vocab_size",
-            )
-        ]  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'}: {error} is missing or no number") from error
-    pooling = _json(folder / "1_Pooling" / "config.json") if (folder / "1_Pooling" / "config.json").is_file() else {}
-    modules = (folder / "modules.json").read_text() if (folder / "modules.json").is_file() else ""
-    return Sizes(*sizes, "cls" if pooling.get("pooling_mode_cls_token") else "mean", "Normalize" in modules)
+    path = folder / "1_Pooling" / "config.json"
+    modes = _json(path, dict) if path.is_file() else {"pooling_mode_mean_tokens": True}
+    chosen = [name for name, on in modes.items() if name.startswith("pooling_mode_") and on is True]
+    found = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    if len(chosen) != 1 or chosen[0] not in found:
+        raise UserError(f"{path}: pooling is {', '.join(chosen) or 'absent'}; mean or CLS pooling can be read")
+    return found[chosen[0]], "Normalize" in steps
 
 
 def check_fit(weights: str, sizes: Sizes, vocabulary: int, positions: int) -> None:
     """UserError where the tokeniser has more tokens, or rows are longer, than the weights know."""
     if vocabulary > sizes.vocabulary:
         raise UserError(
-            f"encoder.weights: {weights} has embeddings for {sizes.vocabulary} tokens, but the tokeniser has {vocabulary}; "
+            f"encoder.weights: {weights} has embeddings for {sizes.vocabulary} tokens, the tokeniser has {vocabulary}; "
             "use tokenizer: {use: pretrained, weights: ...} of the same folder"
         )
     if positions > sizes.positions:
@@ -76,7 +107,10 @@ def check_fit(weights: str, sizes: Sizes, vocabulary: int, positions: int) -> No
 
 
 def fill(module: Any, weights: str, sizes: Sizes) -> None:
-    """Put the folder's weights into a `Bert`. UserError lists tensors that are missing, unexpected or of another shape."""
+    """Put the folder's weights into a `Bert`; its key biases change no output and are left out.
+
+    UserError lists tensors that are missing, unexpected or of another shape; the module is then as it was.
+    """
     tensors = read_tensors(find(weights), sizes)
     for ours, theirs in TABLES.items():
         table = tensors[f"embeddings.{theirs}.weight"]
@@ -103,7 +137,10 @@ def fill(module: Any, weights: str, sizes: Sizes) -> None:
 
 
 def read_tensors(folder: Path, sizes: Sizes) -> dict[str, np.ndarray]:
-    """The folder's tensors by their names without a "bert." prefix, checked against the sizes, float32."""
+    """The folder's tensors by their names without a "bert." prefix, checked against the sizes, float32.
+
+    UserError for another format (a pickle is not opened, whatever its name), and one table of all that does not fit.
+    """
     path = folder / "model.safetensors"
     if not path.is_file():
         others = [
@@ -128,6 +165,11 @@ def read_tensors(folder: Path, sizes: Sizes) -> dict[str, np.ndarray]:
         f"{name}: shape {found[name].shape}, expected {shape}"
         for name, shape in wanted.items()
         if name in found and found[name].shape != shape
+    ]
+    wrong += [
+        f"{name}: {found[name].dtype}, expected floating-point numbers"
+        for name in wanted
+        if name in found and not jnp.issubdtype(found[name].dtype, jnp.floating)
     ]
     wrong += [
         f"{name}: holds NaN or infinity" for name in wanted if name in found and not np.isfinite(found[name]).all()
@@ -169,13 +211,13 @@ def _fill_norm(norm: Any, each: list[dict[str, np.ndarray]], name: str, stacked:
         getattr(norm, ours)[...] = jnp.stack(found) if stacked else jnp.asarray(found[0])
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, kind: type) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; give a Hugging Face folder of BERT type") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object")
+        raise UserError(f"{path} cannot be read: {error}; get it again") from error
+    if not isinstance(found, kind):
+        raise UserError(f"{path} holds a JSON {type(found).__name__}, expected a {kind.__name__}; get it again")
     return found
