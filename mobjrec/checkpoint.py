@@ -92,6 +92,15 @@ def steps(folder: Path, *, name: str = RECENT) -> list[int]:
     return [step for step in _present(root) if _seal_file(root, step).is_file()]
 
 
+def forget(folder: Path, after: int, *, name: str = RECENT) -> None:
+    """Remove steps later than `after`: a run that goes on from there makes them again. Wants the run folder's lock."""
+    if jax.process_index() == 0:
+        root = folder.resolve() / name
+        for step in _present(root):
+            if step > after:
+                _drop(root, step)
+
+
 def clean(folder: Path, *, name: str = RECENT) -> None:
     """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
     root = folder.resolve() / name

@@ -1,5 +1,6 @@
 """A config -> everything a run is made of, as values: dataset, feed, model, objectives, weighting, optimizer."""
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, tokenise
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled, encoded, item_sequences, user_sequences
+from mobjrec.metrics import named
 from mobjrec.resolve import bind
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Tree, Weighting
 
@@ -67,6 +69,7 @@ def assemble(config: Config, cache: Path) -> Parts:
     corpus = bind("data", config.data, where="data").call()
     labels = labels_of(config, corpus)
     _check_labels(objectives, labels)
+    _check_metrics(config, objectives)
     dataset = dataset_of(config, corpus, labels, objectives)
     tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
     spec = spec_of(dataset, feed, tokenizer)
@@ -295,6 +298,25 @@ def _check_labels(objectives: dict[str, Objective], labels: dict[str, Labels]) -
                     f"objectives.{name}: label {label} is not there; labels are {', '.join(labels)}; "
                     "derive it under `labels` or name one of these"
                 )
+
+
+def _check_metrics(config: Config, objectives: dict[str, Objective]) -> None:
+    """UserError for a metric that is none, or a `select` that no evaluation will write."""
+    for name in config.evaluate.metrics:
+        _told(lambda name=name: named(name), "evaluate.metrics")
+    orders = {name: objective.label for name, objective in objectives.items() if objective.label}
+    known = [
+        f"{label if name == label else f'{name}:{label}'}/{metric}"
+        for name in [*orders, "utility"]
+        for label in dict.fromkeys(orders.values())
+        for metric in config.evaluate.metrics
+    ]
+    if config.evaluate.select and config.evaluate.select not in known:
+        near = difflib.get_close_matches(config.evaluate.select, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(
+            f"evaluate.select: {config.evaluate.select} is not measured; there are {', '.join(known)}{hint}"
+        )
 
 
 def _told(call: Callable, where: str) -> Any:

@@ -53,6 +53,8 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
         changed = log.start(int(state.step))
+        # A best step that was sealed after the state we go on from will come again.
+        checkpoint.forget(folder, int(state.step), name=checkpoint.BEST)
         clock = {"prepare": time.monotonic() - began, "wait": 0.0, "train": 0.0, "evaluate": 0.0, "save": 0.0}
         best = seal["run"].get("best") if seal else None
         lists = config.batch.lists

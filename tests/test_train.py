@@ -7,7 +7,7 @@ import pytest
 
 from mobjrec import checkpoint, record, train
 from mobjrec.config import dump, load
-from mobjrec.errors import NumericError, RunFolderError
+from mobjrec.errors import NumericError, RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.resolve import complete
 
@@ -50,7 +50,7 @@ def test_a_run_leaves_its_record(whole):
     losses = [row["loss/click"] for row in found if row["kind"] == "train"]
     assert all(np.isfinite(loss) and loss > 0 for loss in losses)
     result = json.loads((whole / "result.json").read_text())
-    assert set(result["table"]["click/ndcg@5"]) == {"before", "after", "error", "best", "truth"}
+    assert set(result["table"]["click/ndcg@5"]) == {"own", "before", "after", "error", "best", "truth"}
     assert {"config.yaml", "env.json", "metrics.jsonl", "checkpoints", "best"} <= {p.name for p in whole.iterdir()}
 
 
@@ -105,3 +105,39 @@ def test_shards_of_every_objective_reach_the_record(whole):
 def test_dump_of_complete_is_complete(whole):
     text = (whole / "config.yaml").read_text()
     assert dump(complete(load(whole / "config.yaml"))) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            "evaluate.select=click/ndcg@50",
+            r"evaluate.select: click/ndcg@50 is not measured.*did you mean click/ndcg@5\?",
+        ),
+        ("evaluate.metrics=[ndgc@5]", r"evaluate.metrics: no metric ndgc.*did you mean ndcg\?"),
+        (
+            "objectives.click.label=clicks",
+            r"objectives.click: label clicks is not there; labels are click, satisfaction",
+        ),
+        ("tokenizer=null", "tokenizer: a template reads text"),
+        ("model.item.text='{titel}'", r"no column titel; .*did you mean \{title\}\?"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_any_work(cache, tmp_path, change, says):
+    with pytest.raises(UserError, match=says):
+        train.run(load(TINY, [change]), tmp_path / "run", cache, quiet=True)
+
+
+def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path):
+    changes = ["evaluate.every={steps: 3}", "evaluate.select=click/ndcg@5", "save={every: {steps: 5}}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train.run(load(TINY, changes), whole, cache, quiet=True)
+    values = {r["step"]: r["valid/click/ndcg@5"] for r in record.rows(whole) if "valid/click/ndcg@5" in r}
+    assert result["chosen"] == max(values, key=values.get)
+    train.run(load(TINY, changes), parts, cache, quiet=True)
+    for later in [s for s in checkpoint.steps(parts) if s > 10]:
+        checkpoint.forget(parts, later - 1)
+    (parts / "result.json").unlink()
+    again = train.run(load(TINY, changes), parts, cache, quiet=True)
+    assert again["chosen"] == result["chosen"]
+    assert_same(final(parts, cache), final(whole, cache))
