@@ -13,7 +13,8 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "fit":
-        from mobjrec.fit import fit
+        # Not in a file named fit: importing that would put the module in the function's place.
+        from mobjrec.frames import fit
 
         return fit
     raise AttributeError(f"module mobjrec has no attribute {name}")

@@ -180,7 +180,7 @@ def test_a_wrong_request_is_one_message_and_code_2(arguments, words, call, tmp_p
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 0\nweightng: {use: mgda}\n", ["wrong.yaml:2", "weightng", "did you mean weighting"]),
+        ("seed: 0\nweightng: {use: mgda}\n", ["wrong.yaml:2", "weightng", "did you mean `weighting`"]),
         ("seed: zero\nsteps: []\n", ["seed", "steps"]),
         ("seed: 0\nseed: 1\n", ["seed", "twice"]),
         ("", []),

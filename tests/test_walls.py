@@ -11,15 +11,17 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train fit evaluate rank compare sweep tune report profile bench dry describe export federated "
+    "train frames evaluate rank compare sweep tune report profile bench dry describe export federated "
     "parts inference resume progress"
 )
-BELOW = "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto"
+BELOW = (
+    "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto cache"
+)
 ONE_LIBRARY = {
     "progress": "rich",
     "dry": "rich",
     "describe": "rich",
-    "fit": "pyarrow",
+    "frames": "pyarrow",
     "tune": "optuna",
     "report": "plotly rich",
     "federated.flower": "flwr",
@@ -30,6 +32,7 @@ ONE_LIBRARY = {
 WALLS = {
     "types": "jax numpy",
     "errors": "",
+    "cache": "",
     "environment": "jax",
     "shipped": "",
     "ranks": "jax",
@@ -39,9 +42,9 @@ WALLS = {
     "metrics": "jax numpy ranks",
     "weightings": "jax numpy optax pareto",
     "objectives": "jax losses",
-    "models": "jax numpy flax safetensors transformers",
-    "data": "numpy pyarrow tokenizers grain",
-    "data.readers": "numpy pyarrow data",
+    "models": "jax numpy flax safetensors transformers cache",
+    "data": "numpy pyarrow tokenizers grain cache",
+    "data.readers": "numpy pyarrow data cache",
     "problems": "",
     "yaml_reader": "yaml problems",
     "yaml_writer": "yaml",

