@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_is_code_4(call, tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(tmp_path, cache):
-    changes = ["steps=400", "evaluate.every={steps: 400}", "save.every={steps: 400}"]
+    changes = ["steps=150", "evaluate.every={steps: 150}", "save.every={steps: 150}"]
     environment = {**os.environ, "MOBJREC_CACHE": str(cache)}
 
     def started(folder: Path) -> subprocess.Popen:
@@ -287,7 +287,7 @@ def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(tmp_path, cach
     assert "stopped by SIGTERM" in error
     assert "Traceback" not in error
     reached = max(row["step"] for row in record.rows(tmp_path / "cut"))
-    assert 3 <= reached < 400
+    assert 3 <= reached < 150
     assert started(tmp_path / "cut").wait(300) == 0
     assert started(tmp_path / "whole").wait(300) == 0
     pick = lambda name: [
