@@ -72,7 +72,7 @@ def bert(
             pretrained.check_fit(weights, loaded, vocabulary, positions)
         module = Bert(fitted, trained, train == "all", dropout, compute, bool(weights), rngs=rngs)
         # Built by shape alone, a module has no arrays to fill.
-        if weights and not isinstance(module.embeddings.word[...], jax.ShapeDtypeStruct | jax.core.Tracer):
+        if weights and not isinstance(module.embeddings.word[...], jax.core.Tracer):
             pretrained.fill(module, weights, fitted)
         return module
 
