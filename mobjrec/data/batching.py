@@ -146,7 +146,7 @@ def build(
 
 
 def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
-    """Up to `most` nested sizes that hold these draws with the fewest padded rows; one more only if it saves 5 %.
+    """Up to `most` nested sizes that hold these draws with the fewest padded rows; one more only if it saves 3 %.
 
     multiple: rows are rounded up to it (devices times rows a chunk).
     """
@@ -230,7 +230,7 @@ def _packed(name: np.ndarray, sequences: Ragged, row_length: int) -> Packed:
 
 
 # A further size is a further compilation, 10 s and more for a BERT: it must spare this share of the padded rows.
-WORTH = 0.95
+WORTH = 0.97
 _MANY = 1 << 20  # more slots than a row can have
 
 

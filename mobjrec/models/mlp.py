@@ -13,9 +13,7 @@ from mobjrec.models.tower import Join
 from mobjrec.types import Array, Scorer, Spec
 
 
-def mlp(
-    layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, product: bool = True, bias: bool = False
-) -> Scorer:
+def mlp(layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, product: bool = True, bias: bool = False) -> Scorer:
     """Hidden layers over [u, v, u * v, |u - v|, context], shared by all heads, and a linear map per head.
 
     The first layer is kept apart by what it reads, so the user's part is computed once a list and the item's once an

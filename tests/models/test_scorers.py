@@ -144,7 +144,7 @@ def test_a_temperature_that_is_not_positive_is_refused():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_first_layer_in_parts_is_the_layer_over_the_concatenation(shared):
-    params, score = built(mlp((16, 8)), {"click": 1, "stars": 3})
+    params, score = built(mlp((16, 8), product=False), {"click": 1, "stars": 3})
     params = moved(params)
     u = jnp.broadcast_to(USERS, ITEMS.shape)
     v = jnp.broadcast_to(ITEMS[:1], ITEMS.shape) if shared else ITEMS
@@ -159,8 +159,17 @@ def test_the_first_layer_in_parts_is_the_layer_over_the_concatenation(shared):
     )
 
 
+def test_the_product_is_added_to_every_score():
+    params, score = built(mlp((16,)), {"click": 1, "stars": 3})
+    bare, alone = built(mlp((16,), product=False), {"click": 1, "stars": 3})
+    both, rest = score(params), alone({name: params[name] for name in bare})
+    product = jnp.einsum("bd,bld->bl", USERS[:, 0], ITEMS)  # its scales start at 1
+    np.testing.assert_allclose(both["click"] - rest["click"], product, atol=1e-5)
+    np.testing.assert_allclose(both["stars"] - rest["stars"], product[..., None].repeat(3, -1), atol=1e-5)
+
+
 def test_context_enters_the_first_layer():
-    params, score = built(mlp((16,)), {"click": 1}, WITH_CONTEXT)
+    params, score = built(mlp((16,), product=False), {"click": 1}, WITH_CONTEXT)
     params = moved(params)
     u = jnp.broadcast_to(USERS, ITEMS.shape)
     kernel = jnp.concatenate([params["first"][name] for name in ("user", "item", "product", "distance")])
