@@ -24,7 +24,7 @@ from mobjrec.resolve import bind
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Tree, Weighting
 
 # Draws that the packed shapes are planned from.
-DRAWS = 200
+DRAWS = 400
 
 
 class Parts(NamedTuple):

@@ -146,7 +146,7 @@ def build(
 
 
 def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
-    """Up to `most` nested sizes that hold these draws with the fewest padded rows; one more only if it saves 3 %.
+    """Up to `most` nested sizes that hold these draws with few padded rows: one more only while over 7 % are.
 
     multiple: rows are rounded up to it (devices times rows a chunk).
     """
@@ -166,11 +166,12 @@ def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
             ]
             if options:
                 best[count, int(end)] = min(options)
+    wanted = float(rows.sum())
     chosen = best[1, int(ends[-1])]
     for count in range(2, most + 1):
         option = best.get((count, int(ends[-1])))
-        if option is not None and option[0] < WORTH * chosen[0]:
-            chosen = option
+        if option is not None and chosen[0] > ENOUGH * wanted:
+            chosen = min(chosen, option)
     return tuple(Size(int(tops[e][0]), slots[0], int(tops[e][1]), slots[1]) for e in chosen[1])
 
 
@@ -229,8 +230,8 @@ def _packed(name: np.ndarray, sequences: Ragged, row_length: int) -> Packed:
     return Packed(place[name], texts, packing.rows, packing.slots, int(lengths.sum()))
 
 
-# A further size is a further compilation, 10 s and more for a BERT: it must spare this share of the padded rows.
-WORTH = 0.97
+# A further size is a further compilation, 10 s and more for a BERT: none is added while the rows are this near to what is needed.
+ENOUGH = 1.07
 _MANY = 1 << 20  # more slots than a row can have
 
 
