@@ -18,6 +18,6 @@ def softmax(scores: Array, labels: Array, *, where: Array, weights: Array | None
     """
     check_lists(scores, labels, where, weights)
     gain = jnp.where(where, labels if weights is None else labels * weights, 0.0)
-    # The lowest finite number, not -inf: 0 * -inf would be NaN where an item is masked.
+    # The lowest finite number, not -inf: a list masked as a whole would pass through NaN, at which jax_debug_nans stops.
     kept = jnp.where(where, scores, jnp.finfo(scores.dtype).min)
     return -jnp.sum(gain * jnp.where(where, jax.nn.log_softmax(kept, axis=-1), 0.0), axis=-1)

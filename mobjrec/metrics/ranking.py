@@ -4,13 +4,26 @@ Items are ranked by score, ties in order of appearance. An item is relevant wher
 the whole list. All are in [0, 1] and higher is better, but for `mean_label`, which has the label's unit.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from mobjrec.ranks import check_lists, ranks
+from mobjrec.ranks import check_lists
 from mobjrec.types import Array
+
+
+class Ranked(NamedTuple):
+    """A list as ranked, masked items last: [..., L] each, `place` [L] the ranks from 1.
+
+    labels: 0 for masked items   scores: with their sign turned   real: bool   inside: real, and among the first k
+    """
+
+    labels: Array
+    scores: Array
+    real: Array
+    place: Array
+    inside: Array
 
 
 def ndcg(
@@ -28,32 +41,27 @@ def ndcg(
     """
     if gain not in ("exponential", "linear"):
         raise ValueError(f"gain is {gain}; it must be exponential or linear")
-    place, labels = _ranked(scores, labels, where, k)
-    gains = jnp.where(where, jnp.exp2(labels) - 1.0 if gain == "exponential" else labels, 0.0)
-    best = _discounted(gains, ranks(labels, where), where, k)
-    return _ratio(_discounted(gains, place, where, k), best)
+    ranked = _ranked(scores, labels, where, k)
+    best = jnp.sort(jnp.where(where, labels, -jnp.inf).astype(ranked.labels.dtype), axis=-1, descending=True)
+    return _ratio(_discounted(ranked.labels, ranked, gain), _discounted(best, ranked, gain))
 
 
 def mrr(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
     """One over the rank of the first relevant item, 0 where it stands below k. NaN without relevant items."""
-    place, labels = _ranked(scores, labels, where, k)
-    relevant = where & (labels > 0)
-    first = jnp.min(jnp.where(relevant, place, jnp.iinfo(place.dtype).max), axis=-1)
-    found = jnp.where(True if k is None else first <= k, 1.0 / first, 0.0)
-    return jnp.where(relevant.any(-1), found, jnp.nan)
+    ranked = _ranked(scores, labels, where, k)
+    relevant = ranked.labels > 0
+    reciprocal = jnp.max(relevant / ranked.place.astype(ranked.labels.dtype), axis=-1, where=ranked.inside, initial=0.0)
+    return jnp.where(relevant.any(-1), reciprocal, jnp.nan)
 
 
 def average_precision(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
     """Mean over relevant items of the precision at their rank, over min(|P|, k) of them. NaN without relevant items."""
-    place, labels = _ranked(scores, labels, where, k)
-    relevant = where & (labels > 0)
-    order = jnp.argsort(place, axis=-1)
-    hits = jnp.take_along_axis(relevant, order, -1)
-    rank = jnp.arange(1, scores.shape[-1] + 1)
-    precision = jnp.cumsum(hits, axis=-1) / rank
-    inside = hits if k is None else hits & (rank <= k)
-    count = relevant.sum(-1)
-    return _ratio(jnp.sum(precision, axis=-1, where=inside), count if k is None else jnp.minimum(count, k))
+    ranked = _ranked(scores, labels, where, k)
+    hits = ranked.labels > 0
+    precision = jnp.cumsum(hits, axis=-1) / ranked.place.astype(ranked.labels.dtype)
+    count = hits.sum(-1)
+    found = jnp.sum(precision, axis=-1, where=hits & ranked.inside)
+    return _ratio(found, count if k is None else jnp.minimum(count, k))
 
 
 def precision(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
@@ -79,9 +87,8 @@ def mean_label(scores: Array, labels: Array, *, where: Array, k: int | None = No
 
     NaN without items.
     """
-    place, labels = _ranked(scores, labels, where, k)
-    inside = where if k is None else where & (place <= k)
-    return _ratio(jnp.sum(labels, axis=-1, where=inside), inside.sum(-1))
+    ranked = _ranked(scores, labels, where, k)
+    return _ratio(jnp.sum(ranked.labels, axis=-1, where=ranked.inside), ranked.inside.sum(-1))
 
 
 def auc(scores: Array, labels: Array, *, where: Array) -> Array:
@@ -89,38 +96,41 @@ def auc(scores: Array, labels: Array, *, where: Array) -> Array:
 
     By sorting: no [L, L] array.
     """
-    check_lists(scores, labels, where)
-    relevant = where & (jnp.where(where, labels, 0.0) > 0)
-    # Masked items stand after all others by a key of their own, so that they tie with none, be it infinite.
-    order = jnp.lexsort((scores, ~jnp.asarray(where)), axis=-1)
-    ordered, inside, hits = (jnp.take_along_axis(a, order, -1) for a in (scores, jnp.asarray(where), relevant))
-    step = (ordered[..., 1:] != ordered[..., :-1]) | (inside[..., 1:] != inside[..., :-1])
-    edge = jnp.ones((*scores.shape[:-1], 1), bool)
-    place, axis = jnp.arange(scores.shape[-1]), scores.ndim - 1
-    first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, step], -1), place, 0), axis)
-    last = jax.lax.cummin(jnp.where(jnp.concatenate([step, edge], -1), place, scores.shape[-1]), axis, reverse=True)
-    middle = 1.0 + (first + last) / 2.0
-    positives = relevant.sum(-1)
-    above = jnp.sum(middle, axis=-1, where=hits) - positives * (positives + 1) / 2.0
-    return _ratio(above, positives * (where.sum(-1) - positives))
+    ranked = _ranked(scores, labels, where, None)
+    hits, length = ranked.labels > 0, ranked.place.size
+    # Items tie where neither score nor mask changes: padding ties with no real item, be its score infinite.
+    step = (ranked.scores[..., 1:] != ranked.scores[..., :-1]) | (ranked.real[..., 1:] != ranked.real[..., :-1])
+    edge = jnp.ones((*hits.shape[:-1], 1), bool)
+    first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, step], -1), ranked.place, 0), hits.ndim - 1)
+    last = jnp.where(jnp.concatenate([step, edge], -1), ranked.place, length)
+    last = jax.lax.cummin(last, hits.ndim - 1, reverse=True)
+    positives = hits.sum(-1)
+    middle = jnp.sum((first + last) / 2.0, axis=-1, where=hits)
+    wrong = middle - positives * (positives + 1) / 2.0
+    pairs = positives * (ranked.real.sum(-1) - positives)
+    return _ratio(pairs - wrong, pairs)
 
 
-def _ranked(scores: Array, labels: Array, where: Array, k: int | None) -> tuple[Array, Array]:
+def _ranked(scores: Array, labels: Array, where: Array, k: int | None) -> Ranked:
     check_lists(scores, labels, where, None, k)
-    return ranks(scores, where), jnp.where(where, labels, 0.0).astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores, where = jnp.asarray(scores), jnp.asarray(where)
+    labels = jnp.where(where, labels, 0.0).astype(jnp.promote_types(scores.dtype, jnp.float32))
+    # One sort, the same whatever the metric and k, so that many metrics compiled together share it.
+    masked, scores, labels = jax.lax.sort((~where, -scores, labels), num_keys=2, is_stable=True)
+    place = jnp.arange(1, scores.shape[-1] + 1)
+    return Ranked(labels, scores, ~masked, place, ~masked if k is None else ~masked & (place <= k))
 
 
 def _hits(scores: Array, labels: Array, where: Array, k: int | None) -> tuple[Array, Array]:
     """Relevant items among the first k, and all of them."""
-    place, labels = _ranked(scores, labels, where, k)
-    relevant = where & (labels > 0)
-    inside = relevant if k is None else relevant & (place <= k)
-    return inside.sum(-1), relevant.sum(-1)
+    ranked = _ranked(scores, labels, where, k)
+    relevant = ranked.labels > 0
+    return (relevant & ranked.inside).sum(-1), relevant.sum(-1)
 
 
-def _discounted(gains: Array, place: Array, where: Array, k: int | None) -> Array:
-    inside = where if k is None else where & (place <= k)
-    return jnp.sum(gains / jnp.log2(place + 1.0), axis=-1, where=inside)
+def _discounted(labels: Array, ranked: Ranked, gain: str) -> Array:
+    gains = jnp.exp2(labels) - 1.0 if gain == "exponential" else labels
+    return jnp.sum(gains / jnp.log2(ranked.place + 1.0), axis=-1, where=ranked.inside)
 
 
 def _ratio(above: Array, below: Array) -> Array:

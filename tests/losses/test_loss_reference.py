@@ -101,6 +101,17 @@ def test_value_and_gradient_are_those_of_the_reference(entries, case):
         np.testing.assert_allclose(grad, entry["grad"]["scores"], rtol=0, atol=entry["tolerance"]["grad_abs"])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_in_float32_they_are_the_same_to_one_in_ten_thousand(entries, case):
+    entry = entries[case]
+    inputs = {name: jnp.asarray(value) for name, value in entry["inputs"].items()}
+    value, grad = jax.value_and_grad(lambda s: CASES[case]({**inputs, "scores": s}, entry["params"]))(inputs["scores"])
+    assert value.dtype == grad.dtype == jnp.float32
+    wanted = np.array(entry["grad"]["scores"])
+    np.testing.assert_allclose(value, entry["value"], rtol=1e-4)
+    np.testing.assert_allclose(grad, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("name", losses.__all__)
 def test_a_fully_masked_list_gives_zero_without_gradient(entries, name):
     inputs = {key: jnp.asarray(value) for key, value in entries["stress_empty"]["inputs"].items()}

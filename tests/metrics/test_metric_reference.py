@@ -38,8 +38,8 @@ def numbers(values):
     )
 
 
-def agree(found, wanted, where):
-    np.testing.assert_allclose(found, numbers(wanted), rtol=1e-9, atol=1e-12, err_msg=where)
+def agree(found, wanted, where, rtol=1e-9):
+    np.testing.assert_allclose(found, numbers(wanted), rtol=rtol, atol=1e-12, err_msg=where)
 
 
 def padded(case):
@@ -64,17 +64,20 @@ def all_of(scores, labels, where):
     return list(found.values())
 
 
-def test_every_list_of_every_ranking_case_has_the_references_value(cases):
+@pytest.mark.parametrize("wide, rtol", [(True, 1e-9), (False, 1e-4)])
+def test_every_list_of_every_ranking_case_has_the_references_value(cases, wide, rtol):
     keys = ["auc", *((cut, theirs) for cut in CUTS for theirs in (*BINARY, *GRADED))]
     compared = 0
     for case in (c for c in cases if c["kind"] == "ranking" and c["item_weights"] is None):
-        with jax.enable_x64(True):
+        if not wide and case["id"] in ("tiny_gaps", "overflow_f32"):
+            continue  # Scores that float32 cannot tell apart, or hold.
+        with jax.enable_x64(wide):
             found = dict(zip(keys, all_of(*padded(case)), strict=True))
         lists = len(case["scores"])
-        agree(found.pop("auc")[:lists], case["auc"]["per_list"], f"{case['id']} auc")
+        agree(found.pop("auc")[:lists], case["auc"]["per_list"], f"{case['id']} auc", rtol)
         for (cut, theirs), values in found.items():
             if cut in case["values"]:
-                agree(values[:lists], case["values"][cut][theirs]["per_list"], f"{case['id']} {theirs} {cut}")
+                agree(values[:lists], case["values"][cut][theirs]["per_list"], f"{case['id']} {theirs} {cut}", rtol)
                 compared += 1
             assert np.isnan(values[lists:]).all()
     assert compared > 500

@@ -151,6 +151,17 @@ def test_infinite_scores_beside_padding_tie_with_each_other_alone():
     assert float(metrics.auc(scores, jnp.array([1, 1, 0, 0]), where=where)) == 0.25
 
 
+def test_metrics_compiled_together_share_their_sorts():
+    def several(scores, labels, where):
+        keys = ("ndcg@5", "ndcg@20", "precision@5", "recall@20", "mrr", "auc")
+        return [metrics.named(key)(scores, labels, where=where) for key in keys]
+
+    shapes = (jax.ShapeDtypeStruct((4, 50), kind) for kind in (jnp.float32, jnp.float32, bool))
+    compiled = jax.jit(several).lower(*shapes).compile().as_text()
+    # One by score, and one by label for the ideal order.
+    assert compiled.count(" sort(") == 2
+
+
 def test_long_lists_keep_their_auc_exact():
     random = np.random.default_rng(0)
     scores, labels = random.permutation(6000).astype(np.float32), random.random(6000) < 0.3
