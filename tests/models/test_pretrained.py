@@ -272,6 +272,15 @@ def test_nothing_is_loaded_of_weights_that_do_not_fit(folder):
     jax.tree.map(np.testing.assert_array_equal, before, nnx.to_pure_dict(nnx.state(module)))
 
 
+def test_a_row_may_be_as_long_as_the_weights_know_and_a_folder_that_normalises_is_obeyed(folder):
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.Normalize"}]')
+    length = 32
+    texts = Texts(*(jnp.full((1, length), n) for n in (9, 0, 1)), used=jnp.ones((1, 1), bool))
+    texts = texts._replace(position=jnp.arange(length)[None])
+    found = bert(weights=str(folder))(VOCABULARY, length, nnx.Rngs(0))(texts, None)
+    assert np.linalg.norm(found[0, 0]) == pytest.approx(1.0, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "vocabulary, positions, said",
     [(402, 24, "embeddings for 401 tokens, the tokeniser has 402"), (401, 33, "has 32 positions; .* found 33")],
