@@ -287,7 +287,7 @@ def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(tmp_path, cach
     assert "stopped by SIGTERM" in error
     assert "Traceback" not in error
     reached = max(row["step"] for row in record.rows(tmp_path / "cut"))
-    assert 3 <= reached < 150
+    assert 1 <= reached < 150
     assert started(tmp_path / "cut").wait(300) == 0
     assert started(tmp_path / "whole").wait(300) == 0
     pick = lambda name: [
