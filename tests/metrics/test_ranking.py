@@ -146,6 +146,12 @@ def test_a_label_of_half_is_relevant_and_a_negative_one_is_not():
     assert float(metrics.auc(scores, labels, where=where)) == 1.0
 
 
+def test_a_negative_label_stands_in_the_ideal_order_before_padding():
+    scores, labels, where = jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, -1.0, 0.0]), jnp.array([True, True, False])
+    wanted = (-1 + 2 / np.log2(3)) / (2 - 1 / np.log2(3))
+    assert float(metrics.ndcg(scores, labels, where=where, gain="linear")) == pytest.approx(wanted)
+
+
 def test_infinite_scores_beside_padding_tie_with_each_other_alone():
     scores, where = jnp.array([jnp.inf, 1.0, jnp.inf, 5.0]), jnp.array([True, True, True, False])
     assert float(metrics.auc(scores, jnp.array([1, 1, 0, 0]), where=where)) == 0.25
