@@ -22,8 +22,9 @@ from mobjrec import evaluate, train
 from mobjrec.config import load
 from mobjrec.data.batching import labels_of
 from mobjrec.data.download import cache_folder
+from mobjrec.frozen import with_store
 from mobjrec.inference import item_texts
-from mobjrec.parts import Parts, assemble, with_store
+from mobjrec.parts import Parts, assemble
 from mobjrec.resolve import complete
 from mobjrec.shipped import config as shipped
 

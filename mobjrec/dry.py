@@ -13,6 +13,7 @@ from mobjrec import mesh
 from mobjrec.config import Config
 from mobjrec.data import order
 from mobjrec.data.batching import build
+from mobjrec.frozen import without_store
 from mobjrec.parts import Parts, assemble, sizes_of
 from mobjrec.resolve import complete
 from mobjrec.train import gram_at, mapped_step
@@ -21,32 +22,20 @@ from mobjrec.types import Batch, Tree
 
 def traced(config: Config, cache: Path) -> Group:
     """Parameters by part, the batch's shapes, FLOPs and memory of the compiled step. Nothing is written but cached tokens."""
-    parts = without_vectors(assemble(complete(config), cache))
+    parts = assemble(complete(config), cache)
+    state = jax.eval_shape(parts.first_state)
+    parts = without_store(parts, state.params)
     devices = mesh.make(config.parallel.devices)
     multiple = devices.size * (config.batch.chunk_rows or 1)
     lists = parts.dataset.train
     rows = order.rows(config.seed, 0, len(lists.user), config.batch.lists)
     drawn = parts.train_candidates(parts.dataset, lists, rows, order.random(config.seed, 0))
     batch, _ = build(parts.feed, lists, rows, drawn, sizes_of(parts, multiple), multiple)
-    state = jax.eval_shape(parts.first_state)
     placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
     compiled = mapped_step(parts, devices).lower(placed, batch).compile()
     return Group(
         parameters(state.params, parts.model.trainable(state.params)), shapes(batch), Text(costs(compiled, parts))
     )
-
-
-def without_vectors(parts: Parts) -> Parts:
-    """Zeros in place of a frozen encoder's vectors: their shape is all that a trace needs."""
-    feed = parts.feed
-    if parts.model.freeze is None or parts.tokenizer is None:
-        return parts
-    params = jax.eval_shape(parts.first_state).params
-    width = min(leaf.shape[-1] for leaf in jax.tree.leaves(params["encoder"]) if leaf.ndim)
-    users = {split.split: np.zeros((len(split.user), width), np.float32) for split in parts.dataset[2:5]}
-    reads = feed.profile_tokens is not None or feed.event_tokens is not None
-    items = None if feed.item_tokens is None else np.zeros((len(feed.item_tokens.start) - 1, width), np.float32)
-    return parts._replace(feed=feed._replace(stored_items=items, stored_users=users if reads else None))
 
 
 def parameters(params: Tree, trainable: Tree) -> Grid:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mobjrec.data.batching import Feed, item_sequences, user_sequences
-from mobjrec.data.packing import lay, pack
+from mobjrec.data.packing import Packing, cells, lay, pack
+from mobjrec.data.store import States, taken
 from mobjrec.data.tokens import Ragged
-from mobjrec.types import Array, Lists, Model, Objective, Outputs, Tree
+from mobjrec.types import Array, Lists, Model, Objective, Outputs, Texts, Tree
 
 TEXTS = 4096  # texts packed at a time
 TOKENS = 8192  # tokens encoded at a time
@@ -32,6 +33,7 @@ class Functions(NamedTuple):
     """A model's functions, each compiled once per shape.
 
     encode_users, encode_items: (params["encoder"], Texts) -> [R, S, D]
+    freeze: ({name: params of that encoder}, Texts) -> Texts, see `Model`; None where all trains
     items: (params, text [N, D] or None, ids, features) -> [N, D], the item matrix
     predict: (params, memory, Users, matrix [N, D], items [B or 1, L], context, context_ids) -> {objective: [B, L]}
     """
@@ -40,6 +42,7 @@ class Functions(NamedTuple):
     encode_items: Callable
     items: Callable
     predict: Callable
+    freeze: Callable | None
 
 
 def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
@@ -62,18 +65,28 @@ def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
         jax.jit(lambda encoder, texts: model.encode_items(encoder, texts, None)),
         jax.jit(lambda params, text, ids, features: model.item(params, text, ids, features, None)),
         jax.jit(predict),
+        None if model.freeze is None else jax.jit(model.freeze),
     )
 
 
-def encoded(
-    encode: Callable, encoder: Tree, sequences: Callable[[np.ndarray], Ragged], count: int, row_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(which [n], embeddings [n, D]) of `count` texts, packed and encoded block by block in one compiled shape.
+class Block(NamedTuple):
+    """Up to TEXTS packed texts. which: [n] their rows   parts: their packed rows, in one compiled shape after the other
 
-    sequences: rows [n] -> their token sequences, each at most row_length long.
+    places: [rows, T] which of all tokens a cell holds, -1 for padding
     """
+
+    which: np.ndarray
+    packing: Packing
+    parts: list[Texts]
+    places: np.ndarray
+
+
+def blocks(
+    sequences: Callable[[np.ndarray], Ragged], count: int, row_length: int, lower: States | None = None
+) -> Iterator[Block]:
+    """`count` texts packed block by block. sequences: rows [n] -> their token sequences, each at most row_length long."""
     rows = max(1, TOKENS // row_length)
-    slots = 1
+    slots, before = 1, 0
     for begin in range(0, count, TEXTS):
         which = np.arange(begin, min(begin + TEXTS, count))
         found = sequences(which)
@@ -83,17 +96,48 @@ def encoded(
         slots = max(slots, 1 << max(packing.slots - 1, 0).bit_length())
         whole = -(-packing.rows // rows) * rows
         texts = lay(found.token, lengths, packing, whole, slots, row_length)
-        parts = [
-            np.asarray(encode(encoder, jax.tree.map(lambda a, at=at: a[at : at + rows], texts)))
-            for at in range(0, whole, rows)
-        ]
-        yield which, np.concatenate(parts)[packing.row, packing.slot]
+        first = before + found.start[:-1] if lower is None else lower.begin[which]
+        places = cells(first, lengths, packing, whole, row_length)
+        parts = [jax.tree.map(lambda a, at=at: a[at : at + rows], texts) for at in range(0, whole, rows)]
+        if lower is not None:
+            parts = [
+                part._replace(hidden=taken(lower.states, places[n * rows : (n + 1) * rows]))
+                for n, part in enumerate(parts)
+            ]
+        yield Block(which, packing, parts, places)
+        before += int(lengths.sum())
 
 
-def gathered(blocks: Iterator[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+def encoded(
+    encode: Callable,
+    encoder: Tree,
+    sequences: Callable[[np.ndarray], Ragged],
+    count: int,
+    row_length: int,
+    lower: States | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(which [n], embeddings [n, D]) of `count` texts, block by block; from the lower layers' states where given."""
+    for block in blocks(sequences, count, row_length, lower):
+        parts = [np.asarray(encode(encoder, part)) for part in block.parts]
+        yield block.which, np.concatenate(parts)[block.packing.row, block.packing.slot]
+
+
+def lowered(
+    freeze: Callable, encoder: Tree, sequences: Callable[[np.ndarray], Ragged], count: int, row_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(which tokens [n], states [n, H]) that the frozen lower layers make of `count` texts, part by part."""
+    for block in blocks(sequences, count, row_length):
+        rows = len(block.places) // len(block.parts)
+        for number, part in enumerate(block.parts):
+            places = block.places[number * rows : (number + 1) * rows]
+            hidden = np.asarray(freeze(encoder, part).hidden, np.float32)
+            yield places[places >= 0], hidden[places >= 0]
+
+
+def gathered(parts: Iterator[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
     """The blocks as one array [count, D]; [0, 1] for no text at all."""
     whole = None
-    for which, vectors in blocks:
+    for which, vectors in parts:
         if whole is None:
             whole = np.empty((count, vectors.shape[1]), np.float32)
         whole[which] = vectors
@@ -107,10 +151,15 @@ def item_texts(functions: Functions, params: Tree, feed: Feed) -> np.ndarray | N
     if feed.stored_items is not None:
         return feed.stored_items
     count = len(feed.item_tokens.start) - 1
-    blocks = encoded(
-        functions.encode_items, params["encoder"], lambda rows: item_sequences(feed, rows), count, feed.item_row
+    found = encoded(
+        functions.encode_items,
+        params["encoder"],
+        lambda rows: item_sequences(feed, rows),
+        count,
+        feed.item_row,
+        feed.lower_items,
     )
-    return gathered(blocks, count)
+    return gathered(found, count)
 
 
 def item_matrix(functions: Functions, params: Tree, feed: Feed) -> np.ndarray:
@@ -129,7 +178,7 @@ def users_of(functions: Functions, params: Tree, feed: Feed, lists: Lists, rows:
         if feed.stored_users is not None:
             text = feed.stored_users[lists.split][rows]
         else:
-            text = user_texts(functions, params, feed, who, spans, feed.dataset.history)
+            text = user_texts(functions, params, feed, who, spans, lists, rows)
     history = None
     if feed.history:
         place = spans[:, 1:] - 1 - np.arange(feed.history)
@@ -143,13 +192,20 @@ def users_of(functions: Functions, params: Tree, feed: Feed, lists: Lists, rows:
 
 
 def user_texts(
-    functions: Functions, params: Tree, feed: Feed, who: np.ndarray, spans: np.ndarray, history: np.ndarray
+    functions: Functions, params: Tree, feed: Feed, who: np.ndarray, spans: np.ndarray, lists: Lists, rows: np.ndarray
 ) -> np.ndarray:
     """Embeddings [B, D] of users' texts, each distinct (user, history) once."""
-    keys, inverse = np.unique(np.concatenate([who[:, None], spans], 1), axis=0, return_inverse=True)
+    keys, first, inverse = np.unique(
+        np.concatenate([who[:, None], spans], 1), axis=0, return_index=True, return_inverse=True
+    )
+    lower = None
+    if feed.lower_users is not None:
+        lower = feed.lower_users[lists.split]
+        # A padding list, -1, takes the first real list's states: nobody reads what becomes of them.
+        lower = lower._replace(begin=lower.begin[np.maximum(rows[first], 0)])
 
     def sequences(rows: np.ndarray) -> Ragged:
-        return user_sequences(feed, keys[rows, 0], keys[rows, 1:], history)
+        return user_sequences(feed, keys[rows, 0], keys[rows, 1:])
 
-    blocks = encoded(functions.encode_users, params["encoder"], sequences, len(keys), feed.user_row)
-    return gathered(blocks, len(keys))[inverse.reshape(-1)]
+    found = encoded(functions.encode_users, params["encoder"], sequences, len(keys), feed.user_row, lower)
+    return gathered(found, len(keys))[inverse.reshape(-1)]

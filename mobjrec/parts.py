@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mobjrec import state
@@ -14,14 +13,13 @@ from mobjrec.data import lists as list_room
 from mobjrec.data import order
 from mobjrec.data.batching import Feed, Size, needs, plan
 from mobjrec.data.columns import side
-from mobjrec.data.store import key_of, stored
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, tokenise
 from mobjrec.errors import UserError
-from mobjrec.inference import Functions, compiled, encoded, item_sequences, user_sequences
+from mobjrec.inference import Functions, compiled
 from mobjrec.metrics import named
 from mobjrec.resolve import bind
-from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Tree, Weighting
+from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Weighting
 
 # Draws that the packed shapes are planned from.
 DRAWS = 400
@@ -213,52 +211,6 @@ def heads_of(objectives: dict[str, Objective]) -> dict[str, int]:
             if heads.setdefault(head, width) != width:
                 raise UserError(f"objectives.{name}: head {head} is {width} wide here and {heads[head]} elsewhere")
     return heads
-
-
-def with_store(parts: Parts, params: Tree) -> Parts:
-    """The parts with vectors of a frozen encoder from its store, computed now if it is not there yet."""
-    if parts.model.freeze is None or parts.tokenizer is None:
-        return parts
-    feed, dataset = parts.feed, parts.dataset
-    weights = key_of(*(np.asarray(leaf) for leaf in jax.tree.leaves(params["encoder"])))
-    folder = parts.cache / "vectors"
-    changes: dict[str, Any] = {}
-    if feed.item_tokens is not None:
-        changes["stored_items"] = _vectors(
-            folder,
-            weights,
-            parts.functions.encode_items,
-            params,
-            lambda rows: item_sequences(feed, rows),
-            len(feed.item_tokens.start) - 1,
-            feed.item_row,
-        )
-    if feed.profile_tokens is not None or feed.event_tokens is not None:
-        users = {}
-        for lists in (dataset.train, dataset.valid, dataset.test):
-            users[lists.split] = _vectors(
-                folder,
-                weights,
-                parts.functions.encode_users,
-                params,
-                lambda rows, lists=lists: user_sequences(feed, lists.user[rows], lists.history[rows]),
-                len(lists.user),
-                feed.user_row,
-            )
-        changes["stored_users"] = users
-    return parts._replace(feed=feed._replace(**changes))
-
-
-def _vectors(folder, weights, encode, params, sequences, count, row_length) -> np.ndarray:
-    """The stored vectors of these sequences; the key covers weights, tokens and the row's length."""
-    if not count:
-        return np.zeros((0, 1), np.float32)
-    every = sequences(np.arange(count))
-    first = next(iter(encoded(encode, params["encoder"], lambda rows: sequences(rows[:1]), 1, row_length)))[1]
-    key = key_of(weights, every.start, every.token, row_length)
-    return stored(
-        folder, key, count, first.shape[1], lambda: encoded(encode, params["encoder"], sequences, count, row_length)
-    )
 
 
 def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:

@@ -14,8 +14,9 @@ from mobjrec.data.columns import outside
 from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
+from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, item_matrix
-from mobjrec.parts import Parts, assemble, with_store
+from mobjrec.parts import Parts, assemble
 from mobjrec.resume import result
 from mobjrec.types import Table, Tree
 

@@ -15,8 +15,9 @@ from mobjrec import checkpoint, evaluate, mesh, progress, record, resume
 from mobjrec.config import Config, Every, Pace, dump
 from mobjrec.data.loading import batches
 from mobjrec.errors import NumericError
+from mobjrec.frozen import with_store
 from mobjrec.optimizers import averaged
-from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of, with_store
+from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
 from mobjrec.resolve import complete
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
@@ -144,7 +145,8 @@ def mapped_step(parts: Parts, devices: Mesh) -> Callable:
 
 def gram_at(parts: Parts) -> str:
     """Where gradients are compared: at the embeddings where a text encoder trains, else at the parameters."""
-    trains = parts.tokenizer is not None and parts.model.freeze is None
+    shapes = jax.eval_shape(parts.model.init, jax.random.key(0))
+    trains = any(jax.tree.leaves(parts.model.trainable(shapes).get("encoder", {})))
     return parts.config.gram_at or ("embeddings" if trains else "parameters")
 
 

@@ -224,7 +224,8 @@ class Model(NamedTuple):
     init: key -> params
     encode_users, encode_items: (params, Texts, [R] keys or None) -> [R, S, D]   the dear part, once per distinct text;
         `params` is params["encoder"] alone; starts from `hidden` or `vector` where the store has them
-    freeze: (params["encoder"], Texts) -> Texts, fills what untrained layers compute; None when all train
+    freeze: (params["encoder"], Texts) -> Texts, fills what untrained layers compute, `vector` where none trains and
+        `hidden` where the upper ones do; None when all train
     item: (params, text [..., D] or None, ids, features, [B or 1] keys or None) -> [..., D]   the cheap join
     user: (params, text [B, D] or None, ids, features, history [B, H, D] or None, where [B, H] or None, [B] keys or None)
         -> [B, S, D]; S = 1 unless the scorer reads sequences

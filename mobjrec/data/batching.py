@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mobjrec.data.packing import lay, pack
+from mobjrec.data.packing import cells, lay, pack
+from mobjrec.data.store import States, taken
 from mobjrec.data.tokens import Ragged
 from mobjrec.types import Batch, Dataset, Drawn, Lists, Side, SideSpec, Texts
 
@@ -15,6 +16,7 @@ class Feed(NamedTuple):
     item_text: [N] int32, an item's row in item_tokens (equal texts share one), or None without item text
     item_tokens, profile_tokens (by user), event_tokens (by item, as a history names it): token ids without specials
     stored_items [texts, D], stored_users {split: [Q, D]}: encoder outputs where the encoder is frozen
+    lower_items (by text), lower_users {split: by list}: what its lower layers make of the texts where only those are
     history: history vectors a list gets, 0 = none   reads_users: whether users have a text
     """
 
@@ -36,6 +38,8 @@ class Feed(NamedTuple):
     history: int = 0
     stored_items: np.ndarray | None = None
     stored_users: dict[int, np.ndarray] | None = None
+    lower_items: States | None = None
+    lower_users: dict[int, States] | None = None
 
 
 class Size(NamedTuple):
@@ -96,7 +100,7 @@ def user_sequences(feed: Feed, user: np.ndarray, spans: np.ndarray, history: np.
 
 def needs(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> Size:
     """The rows and slots that this batch takes, unrounded."""
-    users, items, _ = _texts(feed, lists, rows, drawn)
+    users, items, _ = _texts(feed._replace(lower_items=None, lower_users=None), lists, rows, drawn)
     return Size(users.rows, users.slots, items.rows, items.slots)
 
 
@@ -202,10 +206,11 @@ def _user_texts(feed: Feed, lists: Lists, rows: np.ndarray) -> Packed:
         name = np.where(rows >= 0, np.cumsum(rows >= 0) - 1, -1)
         return Packed(name, _stored(feed.stored_users[lists.split][real]), len(real), 1, 0)
     keys = np.concatenate([lists.user[real][:, None], lists.history[real]], 1)
-    distinct, inverse = np.unique(keys, axis=0, return_inverse=True)
+    distinct, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     name = np.full(len(rows), -1)
     name[rows >= 0] = inverse.reshape(-1)
-    return _packed(name, user_sequences(feed, distinct[:, 0], distinct[:, 1:]), feed.user_row)
+    lower = None if feed.lower_users is None else _of(feed.lower_users[lists.split], real[first])
+    return _packed(name, user_sequences(feed, distinct[:, 0], distinct[:, 1:]), feed.user_row, lower)
 
 
 def _item_texts(feed: Feed, drawn: Drawn, history: np.ndarray | None) -> Packed:
@@ -217,20 +222,28 @@ def _item_texts(feed: Feed, drawn: Drawn, history: np.ndarray | None) -> Packed:
     name[texts] = np.arange(len(texts))
     if feed.stored_items is not None:
         return Packed(name, _stored(feed.stored_items[texts]), len(texts), 1, 0)
-    return _packed(name, item_sequences(feed, texts), feed.item_row)
+    lower = None if feed.lower_items is None else _of(feed.lower_items, texts)
+    return _packed(name, item_sequences(feed, texts), feed.item_row, lower)
 
 
-def _packed(name: np.ndarray, sequences: Ragged, row_length: int) -> Packed:
+def _of(states: States, texts: np.ndarray) -> States:
+    return states._replace(begin=states.begin[texts])
+
+
+def _packed(name: np.ndarray, sequences: Ragged, row_length: int, lower: States | None = None) -> Packed:
     """Texts packed into as many rows as they take; `name` then counts texts, and rows and slots are looked up later."""
     lengths = np.diff(sequences.start)
     packing = pack(lengths, row_length)
     # Slots are not fixed yet: the place is kept as row and slot, and becomes a name once the size is known.
     place = np.append(packing.row * _MANY + packing.slot, -1)
-    texts = lay(sequences.token, lengths, packing, max(packing.rows, 1), max(packing.slots, 1), row_length)
+    rows = max(packing.rows, 1)
+    texts = lay(sequences.token, lengths, packing, rows, max(packing.slots, 1), row_length)
+    if lower is not None:
+        texts = texts._replace(hidden=taken(lower.states, cells(lower.begin, lengths, packing, rows, row_length)))
     return Packed(place[name], texts, packing.rows, packing.slots, int(lengths.sum()))
 
 
-# A further size is a further compilation, 10 s and more for a BERT: none is added while the rows are this near to what is needed.
+# A further size is a further compilation, 10 s and more for a BERT: none is added while rows are this near to the need.
 ENOUGH = 1.07
 _MANY = 1 << 20  # more slots than a row can have
 
@@ -256,7 +269,7 @@ def _lay(packed: Packed, rows: int, slots: int, row_length: int) -> Texts | None
         grow(texts.position, False),
         grow(texts.slot, False),
         grow(texts.used, True),
-        None,
+        grow(texts.hidden, False),
         grow(texts.vector, True),
     )
 

@@ -67,3 +67,15 @@ def lay(tokens: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, sl
     used = np.zeros((rows, slots), bool)
     used[packing.row, packing.slot] = True
     return Texts(*(a.reshape(rows, row_length) for a in flat), used=used)
+
+
+def cells(begin: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, row_length: int) -> np.ndarray:
+    """[rows, row_length] int64: which row of a store of tokens each cell holds, -1 for padding.
+
+    begin [N]: where the texts' tokens begin in that store; lengths [N]: how many they are.
+    """
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    place = np.repeat(packing.row * row_length + packing.offset, lengths) + within
+    flat = np.full(rows * row_length, -1, np.int64)
+    flat[place] = np.repeat(begin, lengths) + within
+    return flat.reshape(rows, row_length)

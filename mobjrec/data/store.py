@@ -4,8 +4,21 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+
+class States(NamedTuple):
+    """What frozen lower layers make of N texts. begin: [N] row of a text's first token   states: [tokens, H] float32"""
+
+    begin: np.ndarray
+    states: np.ndarray
+
+
+def taken(states: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """[R, T, H]: the states of these cells, 0 where a cell is -1."""
+    return np.where((cells >= 0)[..., None], states[np.maximum(cells, 0)], np.float32(0.0))
 
 
 def key_of(*parts: bytes | str | int | np.ndarray) -> str:

@@ -143,16 +143,26 @@ def _encode(encoders: dict[str, Make], name: str, frozen: dict[str, frozenset[st
 
 
 def _freeze(encoders: dict[str, Make], frozen: dict[str, frozenset[str]]) -> Callable[[Tree, Texts], Texts] | None:
-    """What fills `vector`, where no encoder trains at all. Of two encoders, params holds the one that is meant."""
-    if not encoders or not all(_all_frozen(make, frozen[name]) for name, make in encoders.items()):
+    """What fills `vector` where an encoder does not train at all, and `hidden` where its lower layers do not.
+
+    Of two encoders, params holds the one that is meant.
+    """
+    whole = {name: _all_frozen(make, frozen[name]) for name, make in encoders.items()}
+    partly = {name for name, make in encoders.items() if frozen[name] and hasattr(blank(make), "frozen_part")}
+    if not (partly or any(whole.values())):
         return None
-    encode = {name: _encode(encoders, name, frozen) for name in encoders}
+    bound = {name: bind(make) for name, make in encoders.items()}
 
     def freeze(params: Tree, texts: Texts) -> Texts:
         if len(params) != 1:
             raise ValueError(f"freeze got the encoders {', '.join(params)}; give it one, as {{name: its parameters}}")
         (name,) = params
-        return Texts(tokens=None, position=None, slot=None, used=texts.used, vector=encode[name](params, texts, None))
+        if whole[name]:
+            found = bound[name](params[name])(texts, None)
+            return Texts(tokens=None, position=None, slot=None, used=texts.used, vector=found)
+        if name in partly:
+            return texts._replace(hidden=bound[name](params[name]).frozen_part(texts, None))
+        return texts
 
     return freeze
 

@@ -251,7 +251,9 @@ def test_two_frozen_encoders_are_frozen_one_by_one():
     with pytest.raises(ValueError, match="freeze got the encoders user, item"):
         model.freeze(params, TEXTS)
     half = ranker(spec(True, True), {"click": 1}, user_encoder=still, item_encoder=bag(), **given)
-    assert half.freeze is None
+    params = half.init(KEY)["encoder"]
+    assert half.freeze({"item": params["item"]}, TEXTS) is TEXTS
+    assert half.freeze({"user": params["user"]}, TEXTS).vector is not None
 
 
 def test_an_encoder_that_trains_draws_dropout_from_the_rows_keys():
