@@ -31,7 +31,16 @@ def single(
     head: the label's name by default   link: what makes a score a prediction   standardise: the head learns
     (label - mean) / deviation of the training labels and predicts in the label's own unit
     needs_relevant: lists without a label above 0 are not spoken of
+
+    ValueError for an unknown link, and for `standardise` with the sigmoid link: a probability has no other unit.
     """
+    if link not in ("identity", "sigmoid"):
+        raise ValueError(f"link is {link!r}; it may be identity or sigmoid")
+    if standardise and link == "sigmoid":
+        raise ValueError(
+            f"link is sigmoid and standardise true for the label {label}; a standardised label is no probability: "
+            "drop one of the two"
+        )
     head = head or label
     regression = standardise or (link == "identity" and getattr(loss, "func", loss) in (squared, huber))
 

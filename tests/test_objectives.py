@@ -78,6 +78,18 @@ def test_a_link_makes_a_probability():
     assert one.probability and not one.expectation and one.positive
 
 
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"link": "logit"}, "link is 'logit'; it may be identity or sigmoid"),
+        ({"link": "sigmoid", "standardise": True}, "link is sigmoid and standardise true for the label click"),
+    ],
+)
+def test_a_link_that_is_none_or_does_not_go_with_the_label_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        objectives.single(losses.sigmoid_cross_entropy, "click", **settings)
+
+
 def test_recall_mixes_a_smooth_recall_and_the_softmax_per_gain():
     given = batch({"click": [[1, 1, 0], [0, 0, 0]]})
     scores = np.array([[1.0, 0.0, -1.0], [1.0, 0.0, 0.0]], np.float32)
