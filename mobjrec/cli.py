@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobjrec.errors import NumericError, UserError
+from mobjrec.errors import MISTAKES, NumericError, UserError
 
 app = typer.Typer(
     name="mobjrec",
@@ -157,7 +157,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(args=arguments, prog_name="mobjrec", standalone_mode=True)
-    except UserError as error:
+    except MISTAKES as error:
         if debug:
             raise
         print(f"mobjrec: {error}", file=sys.stderr)

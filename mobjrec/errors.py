@@ -1,25 +1,32 @@
-"""The mistakes that are the user's or the machine's, each with the exit code that the command line gives it."""
+"""The mistakes that are the user's or the machine's, each with the exit code that the command line gives it.
+
+The message names what, where, what was found and expected, and what to do. None is a kind of another: `MISTAKES` are
+all of them.
+"""
 
 
 class UserError(Exception):
-    """Bad input or config: the message names what, where, what was expected and what to do. Exit code 2."""
+    """Bad input or config. Exit code 2."""
 
     code = 2
 
 
-class RunFolderError(UserError):
+class RunFolderError(Exception):
     """A run folder that is damaged, locked or not ours. Exit code 3."""
 
     code = 3
 
 
-class NumericError(UserError):
+class NumericError(Exception):
     """A loss or gradient that is not finite, or memory that ran out. Exit code 4."""
 
     code = 4
 
 
-class PeerError(UserError):
+class PeerError(Exception):
     """A process or machine that does not answer. Exit code 5."""
 
     code = 5
+
+
+MISTAKES = (UserError, RunFolderError, NumericError, PeerError)

@@ -36,7 +36,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
     """Train to the config's last step, from the newest sealed checkpoint in `folder` if there is one, to the same bits.
 
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
-    of a run that is over already as it stands. UserError and its kinds for bad input; Stopped after a signal.
+    of a run that is over already as it stands. One of errors.MISTAKES where it cannot; Stopped after a signal.
     """
     config = complete(config)
     with record.open(folder, dump(config)) as log:
