@@ -61,7 +61,8 @@ def adamw(
 
     ValueError for a setting out of its range and, at `init`, for a group's pattern that matches no trained parameter.
     """
-    _check(b1=(b1, 0.0, 1.0), b2=(b2, 0.0, 1.0))
+    _check_share("b1", b1)
+    _check_share("b2", b2)
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay}; it must be finite and not negative")
 
@@ -85,7 +86,8 @@ def adam(
     average: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam, step size from running first and second moments. Kingma & Ba 2015, algorithm 1. Settings as for `adamw`."""
-    _check(b1=(b1, 0.0, 1.0), b2=(b2, 0.0, 1.0))
+    _check_share("b1", b1)
+    _check_share("b2", b2)
     rule = [optax.scale_by_adam(b1, b2, eps)]
     return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
 
@@ -102,7 +104,7 @@ def sgd(
     average: float | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent, with m <- momentum m + g as the direction where momentum > 0. Settings as for `adamw`."""
-    _check(momentum=(momentum, 0.0, 1.0))
+    _check_share("momentum", momentum)
     rule = [optax.trace(momentum, nesterov)] if momentum else []
     return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
 
@@ -113,7 +115,7 @@ def rates(steps: int, peak: float, schedule: Schedule, warmup: float) -> Callabl
     Over the first W = round(warmup * steps) steps peak (n + 1) / W, so that none is lost to a rate of 0. Then, with
     x = (n - W) / (steps - W), peak, peak (1 + cos(pi x)) / 2 or peak (1 - x): 0 from `steps` on, unless constant.
     """
-    _check(warmup=(warmup, 0.0, 1.0))
+    _check_share("warmup", warmup)
     if not 0 < peak < math.inf:
         raise ValueError(f"learning_rate is {peak}; it must be above 0 and finite")
     first = round(warmup * steps)
@@ -198,7 +200,7 @@ def _average(decay: float) -> optax.GradientTransformation:
 
     d = min(decay, (1 + n) / (10 + n)) at step n, so that the first values are soon forgotten. Updates pass unchanged.
     """
-    _check(average=(decay, 0.0, 1.0))
+    _check_share("average", decay)
 
     def init(params: Tree) -> Average:
         return Average(jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, params))
@@ -218,7 +220,6 @@ def _by_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     )
 
 
-def _check(**ranges: tuple[float, float, float]) -> None:
-    for name, (value, low, high) in ranges.items():
-        if not low <= value < high:
-            raise ValueError(f"{name} is {value}; it must be at least {low} and below {high}")
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 0 and below 1")

@@ -125,5 +125,5 @@ def test_nothing_of_ours_is_subclassed_and_nothing_travels_unnamed():
             if isinstance(node, ast.ClassDef):
                 parents = {ast.unparse(parent) for parent in node.bases}
                 assert not parents & ours, f"{name}.{node.name} inherits from {parents}"
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.FunctionDef):
                 assert node.args.kwarg is None, f"{name}.{node.name}: **{node.args.kwarg.arg}"
