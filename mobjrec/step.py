@@ -43,6 +43,37 @@ class Keys(NamedTuple):
     scorer: Array
 
 
+class Moment(NamedTuple):
+    """What a step reads beside the parameters, drawn once.
+
+    mask: tree of bool, what trains   memory: the objectives'   key_users, key_items: dropout in the encoders
+    keys: dropout elsewhere   key: the weighting's   preference: [K] or None
+    """
+
+    batch: Batch
+    mask: Tree
+    memory: Tree
+    clock: Clock
+    key_users: Array
+    key_items: Array
+    keys: Keys
+    key: Array
+    preference: Array | None
+
+
+class Share(NamedTuple):
+    """One device's part of the losses and the two ways back. sums, spoken: [K] over its lists   memory: the objectives'
+
+    pull: [K] -> cotangents of (the parameters but the encoders', embeddings)   pull_encoder: the latter's -> encoders'
+    """
+
+    sums: Array
+    spoken: Array
+    memory: Tree
+    pull: Callable[[Array], tuple[Tree, Tree]]
+    pull_encoder: Callable[[Tree], tuple[Tree]]
+
+
 def make_step(
     model: Model,
     objectives: dict[str, Objective],
@@ -60,73 +91,37 @@ def make_step(
         return jax.tree.map(lambda a: jax.lax.pcast(a, "data", to="varying"), tree) if setting.varying else tree
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-        mask = model.trainable(state.params)
-        key = jax.random.fold_in(jax.random.key(setting.seed), state.step)
-        key_users, key_items, key_lists, key_preference, key = jax.random.split(key, 5)
-        clock = Clock(state.step, state.step // setting.steps_per_epoch)
-        preference = None if setting.preference is None else setting.preference(key_preference)
-        keys = list_keys(key_lists, batch.where.shape[0], setting.shared)
-
-        def embed(encoder: Tree, frozen: Tree) -> tuple[Array | None, Array | None]:
-            whole, rows = join(encoder, frozen).get("encoder", {}), setting.chunk_rows
-            users, items = batch.user_texts, batch.item_texts
-            return (
-                encode(model.encode_users, whole, users, key_users, rows),
-                encode(model.encode_items, whole, items, key_items, rows),
-            )
-
-        def share(rest: Tree, embeddings: tuple[Array | None, Array | None], frozen: Tree, memory: Tree):
-            everyone = jax.tree.map(lambda e: jax.lax.all_gather(e, "data", tiled=True), embeddings)
-            params = join(rest, frozen)
-            outputs = forward(model, params, everyone, batch, preference, keys)
-            values, speaks, memory = per_list(objectives, outputs, batch, params["objectives"], memory, clock)
-            return jnp.sum(values, axis=1, where=speaks), (jnp.sum(speaks, axis=1, dtype=jnp.float32), memory)
-
-        def losses_at(params: Tree):
-            """Sums [K] of this device and how to pull a cotangent back; params are varying."""
-            trained, frozen = divide(params, mask)
-            encoder, rest = apart(trained)
-            frozen_encoder, frozen_rest = apart(frozen)
-            embeddings, pull_encoder = jax.vjp(lambda p: embed(p, frozen_encoder), encoder)
-            sums, pull, (spoken, memory) = jax.vjp(
-                lambda r, e: share(r, e, frozen_rest, state.memory), rest, embeddings, has_aux=True
-            )
-            return sums, spoken, memory, pull, pull_encoder
-
-        sums, spoken, memory, pull, pull_encoder = losses_at(vary(state.params))
-        spoken = jax.lax.psum(spoken, "data")
+        now = moment(model, setting, state, batch)
+        share = share_of(model, objectives, setting.chunk_rows, vary(state.params), now)
+        spoken = jax.lax.psum(share.spoken, "data")
         present, count = spoken > 0, jnp.maximum(spoken, 1.0)
-        losses = jax.lax.psum(sums, "data") / count
+        losses = jax.lax.psum(share.sums, "data") / count
 
         gram, rows = None, None
         if weighting.needs_gram:
-            unit = vary(jnp.eye(len(objectives)) / count[:, None])
+            each = vary(jnp.eye(len(objectives)) / count[:, None])
             if setting.gram_at == "embeddings":
-                gram = jax.lax.psum(gram_of(jax.lax.map(lambda u: pull(u)[1], unit)), "data")
+                gram = jax.lax.psum(gram_of(jax.lax.map(lambda one: share.pull(one)[1], each)), "data")
             else:
-                # vmap, not lax.map: an encoder's backward pass in a loop took 25 s to compile instead of 7.
-                rows = jax.lax.psum(jax.vmap(lambda u: together(pull(u), pull_encoder))(unit), "data")
-                shared, _ = divide(rows, divide(model.shared(state.params), mask)[0])
+                rows = gradients(share, each)
+                shared, _ = divide(rows, divide(model.shared(state.params), now.mask)[0])
                 gram = gram_of(shared)
-        signals = Signals(losses, present, gram, preference, clock.step, clock.epoch, key)
+        signals = Signals(losses, present, gram, now.preference, now.clock.step, now.clock.epoch, now.key)
         weights, weighting_state = weighting.update(signals, state.weighting_state)
-        weights = jnp.where(present, weights, 0.0)
-        if setting.unit:
-            total = jnp.sum(jnp.abs(weights))
-            weights = weights / jnp.where(total > 0, total, 1.0)
+        weights = applied(weights, present, setting.unit)
 
         if rows is None:
-            grads = jax.lax.psum(together(pull(vary(weights / count)), pull_encoder), "data")
+            grads = jax.lax.psum(pulled_back(share, vary(weights / count)), "data")
         else:
             # The rows are there: mixing them spares a backward pass, and its compilation.
             grads = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1, precision="highest"), rows)
-        trained, frozen = divide(state.params, mask)
+        trained, frozen = divide(state.params, now.mask)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = join(optax.apply_updates(trained, updates), frozen)
         if weighting.observe is not None:
-            after = jax.lax.psum(losses_at(vary(params))[0], "data") / count
-            weighting_state = weighting.observe(after, weighting_state)
-        memory = jax.tree.map(lambda new, old: old + jax.lax.psum(new - old, "data"), memory, state.memory)
+            again = share_of(model, objectives, setting.chunk_rows, vary(params), now)
+            weighting_state = weighting.observe(jax.lax.psum(again.sums, "data") / count, weighting_state)
+        memory = jax.tree.map(lambda new, old: old + jax.lax.psum(new - old, "data"), share.memory, state.memory)
 
         norm = optax.tree.norm(grads)
         finite = jnp.all(jnp.isfinite(losses)) & jnp.isfinite(norm)
@@ -136,6 +131,66 @@ def make_step(
         return kept._replace(step=state.step + 1), logs if gram is None else {**logs, "gram": gram}
 
     return step
+
+
+def moment(model: Model, setting: Setting, state: TrainState, batch: Batch) -> Moment:
+    """The step's keys, all from (seed, step), its clock and its preference."""
+    mask = model.trainable(state.params)
+    key = jax.random.fold_in(jax.random.key(setting.seed), state.step)
+    key_users, key_items, key_lists, key_preference, key = jax.random.split(key, 5)
+    clock = Clock(state.step, state.step // setting.steps_per_epoch)
+    preference = None if setting.preference is None else setting.preference(key_preference)
+    keys = list_keys(key_lists, batch.where.shape[0], setting.shared)
+    return Moment(batch, mask, state.memory, clock, key_users, key_items, keys, key, preference)
+
+
+def share_of(
+    model: Model, objectives: dict[str, Objective], chunk_rows: int | None, params: Tree, now: Moment
+) -> Share:
+    """Stages 1 and 2 at these parameters, which vary over devices. chunk_rows: as in `Setting`."""
+    trained, frozen = divide(params, now.mask)
+    encoder, rest = apart(trained)
+    frozen_encoder, frozen_rest = apart(frozen)
+
+    def embed(encoder: Tree) -> tuple[Array | None, Array | None]:
+        whole = join(encoder, frozen_encoder).get("encoder", {})
+        return (
+            encode(model.encode_users, whole, now.batch.user_texts, now.key_users, chunk_rows),
+            encode(model.encode_items, whole, now.batch.item_texts, now.key_items, chunk_rows),
+        )
+
+    def score(rest: Tree, embeddings: tuple[Array | None, Array | None]) -> tuple[Array, tuple[Array, Tree]]:
+        everyone = jax.tree.map(lambda e: jax.lax.all_gather(e, "data", tiled=True), embeddings)
+        params = join(rest, frozen_rest)
+        outputs = forward(model, params, everyone, now.batch, now.preference, now.keys)
+        values, speaks, memory = per_list(objectives, outputs, now.batch, params["objectives"], now.memory, now.clock)
+        return jnp.sum(values, axis=1, where=speaks), (jnp.sum(speaks, axis=1, dtype=jnp.float32), memory)
+
+    embeddings, pull_encoder = jax.vjp(embed, encoder)
+    sums, pull, (spoken, memory) = jax.vjp(score, rest, embeddings, has_aux=True)
+    return Share(sums, spoken, memory, pull, pull_encoder)
+
+
+def pulled_back(share: Share, weights: Array) -> Tree:
+    """This device's gradient of the weighted sum, like the trained parameters. weights [K]."""
+    rest, cotangent = share.pull(weights)
+    (encoder,) = share.pull_encoder(cotangent)
+    return {**rest, **encoder}
+
+
+def gradients(share: Share, each: Array) -> Tree:
+    """Every objective's gradient over all devices: leaves [K, ...]. each [K, K]: a row of weights per objective."""
+    # vmap, not lax.map: an encoder's backward pass in a loop took 25 s to compile instead of 7.
+    return jax.lax.psum(jax.vmap(lambda one: pulled_back(share, one))(each), "data")
+
+
+def applied(weights: Array, present: Array, unit: bool) -> Array:
+    """Weights [K] with 0 for absent objectives; for `unit` divided by the sum of their absolute values."""
+    weights = jnp.where(present, weights, 0.0)
+    if not unit:
+        return weights
+    total = jnp.sum(jnp.abs(weights))
+    return weights / jnp.where(total > 0, total, 1.0)
 
 
 def encode(encoder: Callable, params: Tree, texts: Texts | None, key: Array, rows: int | None) -> Array | None:
@@ -212,10 +267,3 @@ def apart(params: Tree) -> tuple[Tree, Tree]:
     """{"encoder": the encoders' parameters}, {} in a model without that key, and the rest."""
     encoder = {name: tree for name, tree in params.items() if name == "encoder"}
     return encoder, {name: tree for name, tree in params.items() if name != "encoder"}
-
-
-def together(pulled: tuple[Tree, Tree], pull_encoder: Callable) -> Tree:
-    """Gradients like the parameters, from a pull-back to (the rest, embeddings)."""
-    rest, cotangent = pulled
-    (encoder,) = pull_encoder(cotangent)
-    return {**rest, **encoder}
