@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mobjrec import state
-from mobjrec.config import Config
+from mobjrec.config import Block, Config
 from mobjrec.data import lists as list_room
 from mobjrec.data import order
 from mobjrec.data.batching import Feed, Size, needs, plan
@@ -18,7 +18,7 @@ from mobjrec.data.tokens import Tokenizer, tokenise
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
 from mobjrec.metrics import named
-from mobjrec.resolve import bind
+from mobjrec.resolve import Bound, bind
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Weighting
 
 # Draws that the packed shapes are planned from.
@@ -59,12 +59,12 @@ class Parts(NamedTuple):
 def assemble(config: Config, cache: Path) -> Parts:
     """The parts of a run; texts are tokenised into `cache`. UserError for what does not fit together."""
     objectives = {
-        name: bind("objective", block, where=f"objectives.{name}").call() for name, block in config.objectives.items()
+        name: bound(config, "objective", block, f"objectives.{name}").call()
+        for name, block in config.objectives.items()
     }
-    names = tuple(objectives)
-    model_block = bind("model", config.model, where="model", objectives=names)
+    model_block = bound(config, "model", config.model, "model")
     inputs = {"user": model_block.arguments["user"], "item": model_block.arguments["item"]}
-    corpus = bind("data", config.data, where="data").call()
+    corpus = bound(config, "data", config.data, "data").call()
     labels = labels_of(config, corpus)
     _check_labels(objectives, labels)
     _check_metrics(config, objectives)
@@ -73,15 +73,15 @@ def assemble(config: Config, cache: Path) -> Parts:
     spec = spec_of(dataset, feed, tokenizer)
     heads = heads_of(objectives)
     model = _told(lambda: model_block.call(spec, heads), "model")
-    weighting = bind("weighting", config.weighting, where="weighting", objectives=names).call()
+    weighting = bound(config, "weighting", config.weighting, "weighting").call()
     _told(lambda: weighting.init(len(objectives)), "weighting")
     if weighting.needs_positive and not all(o.positive for o in objectives.values()):
         below = ", ".join(name for name, o in objectives.items() if not o.positive)
         raise UserError(f"weighting: {config.weighting.use} needs losses above 0, but {below} may go below")
     per_epoch = order.steps_per_epoch(len(dataset.train.user), config.batch.lists)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
-    optimizer = bind("optimizer", config.optimizer, where="optimizer").call(steps)
-    training = bind("candidates", config.candidates, where="candidates").call()
+    optimizer = bound(config, "optimizer", config.optimizer, "optimizer").call(steps)
+    training = bound(config, "candidates", config.candidates, "candidates").call()
     measuring = config.evaluate.candidates
     return Parts(
         config=config,
@@ -97,18 +97,23 @@ def assemble(config: Config, cache: Path) -> Parts:
         weighting=weighting,
         optimizer=optimizer,
         train_candidates=training,
-        eval_candidates=bind("candidates", measuring, where="evaluate.candidates").call() if measuring else training,
+        eval_candidates=bound(config, "candidates", measuring, "evaluate.candidates").call() if measuring else training,
         steps=steps,
         steps_per_epoch=per_epoch,
         cache=cache,
     )
 
 
+def bound(config: Config, seam: str, block: Block, where: str) -> Bound:
+    """The function that a block of the config names; a number per objective is read by the objectives' names."""
+    return bind(seam, block, where=where, objectives=tuple(config.objectives))
+
+
 def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
     """Feedback columns under their own names, then the derived ones in the order of the config."""
     labels = {name: Labels(values, unit=corpus.units.get(name, "")) for name, values in corpus.events.feedback.items()}
     for name, block in config.labels.items():
-        labels[name] = bind("label", block, where=f"labels.{name}").call()(corpus, labels)
+        labels[name] = bound(config, "label", block, f"labels.{name}").call()(corpus, labels)
     return labels
 
 
@@ -118,7 +123,7 @@ def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels], object
     return list_room.build(
         corpus,
         labels,
-        bind("split", config.lists.split, where="lists.split").call(),
+        bound(config, "split", config.lists.split, "lists.split").call(),
         history=config.lists.history.of or (first[0] if first else ""),
         last=config.lists.history.last,
         window=config.lists.window,
@@ -168,7 +173,7 @@ def feed_of(
         raise UserError(
             "tokenizer: a template reads text, so say which one, e.g. tokenizer: {use: trained, size: 2000}"
         )
-    tokenizer = bind("tokenizer", config.tokenizer, where="tokenizer").call()(np.unique(np.concatenate(given)))
+    tokenizer = bound(config, "tokenizer", config.tokenizer, "tokenizer").call()(np.unique(np.concatenate(given)))
     distinct, item_text = (None, None) if texts["item"] is None else np.unique(texts["item"], return_inverse=True)
     limits = {"profile": feed.user_row, "event": feed.user_row, "item": feed.item_row}
     tokens = {

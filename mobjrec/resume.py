@@ -22,14 +22,20 @@ def check(previous: str | None, config: Config, folder: Path) -> None:
     """RunFolderError where the folder was trained with another config, naming every key that differs."""
     if previous is None:
         return
-    before, now = flat(plain(parse_text(previous))), flat(plain(config))
+    old, new = plain(parse_text(previous)), plain(config)
+    before, now = flat(old), flat(new)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     harmful = [key for key in differing if not key.startswith(HARMLESS)]
     # A schedule that reads the total would take another course with another number of steps.
     if any(key in ("epochs", "steps") for key in differing) and now.get("optimizer.schedule", "constant") != "constant":
         harmful += [key for key in ("epochs", "steps") if key in differing]
-    if harmful:
-        lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful]
+    lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful]
+    lines += [
+        f"  order of {key}: {', '.join(names)} there, {', '.join(orders(new)[key])} now"
+        for key, names in orders(old).items()
+        if sorted(names) == sorted(orders(new).get(key, ())) and names != orders(new)[key]
+    ]
+    if lines:
         raise RunFolderError(
             f"{folder} holds a run with another config:\n"
             + "\n".join(lines)
@@ -44,6 +50,19 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= flat(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def orders(tree: Any, path: str = "") -> dict[str, tuple[str, ...]]:
+    """{dotted key: the keys below it, in their order}.
+
+    Order counts: heads are drawn and weights stand in that of the objectives; of path patterns the first that fits is taken.
+    """
+    if not isinstance(tree, Mapping):
+        return {}
+    found = {path: tuple(tree)}
+    for key, value in tree.items():
+        found |= orders(value, f"{path}.{key}" if path else str(key))
     return found
 
 

@@ -1,0 +1,58 @@
+"""A config -> the values a run is made of: what is handed on, and what is refused before anything compiles."""
+
+from pathlib import Path
+
+import pytest
+
+from mobjrec.config import parse
+from mobjrec.errors import UserError
+from mobjrec.losses import squared
+from mobjrec.objectives import single
+from mobjrec.parts import assemble
+from mobjrec.resolve import complete
+from mobjrec.types import Objective, PerObjective
+
+CONFIG = {
+    "steps": 4,
+    "data": {"use": "synthetic", "users": 12, "items": 16, "topics": 2, "lists_per_user": 4, "list_size": 4},
+    "lists": {"split": {"use": "by_time", "valid": 0.2, "test": 0.2}, "history": {"of": "click", "last": 3}},
+    "candidates": {"use": "as_logged"},
+    "batch": {"lists": 4},
+    "model": {
+        "use": "ranker",
+        "user": {"ids": ["user"]},
+        "item": {"ids": ["item"]},
+        "width": 4,
+        "scorer": {"use": "dot"},
+    },
+    "objectives": {
+        "click": {"use": "single", "loss": "softmax", "label": "click"},
+        "other": {"use": "single", "loss": "squared", "label": "satisfaction"},
+    },
+    "weighting": {"use": "equal"},
+    "optimizer": {"use": "adamw"},
+    "evaluate": {"metrics": ["auc"]},
+}
+
+
+def scaled(bounds: PerObjective) -> Objective:
+    """An objective with a head as wide as there are objectives."""
+    one = single(squared, "click", head="scaled")
+    return one._replace(heads={"scaled": len(bounds)})
+
+
+def parts_of(**changes):
+    return assemble(complete(parse({**CONFIG, **changes})), Path("unused"))
+
+
+def test_an_objective_may_ask_for_a_number_per_objective():
+    asking = {"use": "test_parts:scaled", "bounds": {"asking": 3.0, "click": 1.0}}
+    parts = parts_of(objectives={"click": CONFIG["objectives"]["click"], "asking": asking})
+    assert parts.objectives["asking"].heads == {"scaled": 2}
+    with pytest.raises(UserError, match=r"objectives\.asking\.bounds: no number for click"):
+        parts_of(
+            objectives={
+                "click": CONFIG["objectives"]["click"],
+                "asking": {"use": "test_parts:scaled", "bounds": {"asking": 3.0}},
+            }
+        )
