@@ -110,10 +110,17 @@ def bound(config: Config, seam: str, block: Block, where: str) -> Bound:
 
 
 def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
-    """Feedback columns under their own names, then the derived ones in the order of the config."""
+    """Feedback columns under their own names, then the derived ones in the order of the config.
+
+    What is fitted is so on training events: the corpus that a rule is given has the run's split.
+    """
     labels = {name: Labels(values, unit=corpus.units.get(name, "")) for name, values in corpus.events.feedback.items()}
+    if config.labels:
+        split = bound(config, "split", config.lists.split, "lists.split").call()
+        corpus = corpus._replace(events=corpus.events._replace(split=list_room.divided(corpus.events, split)))
     for name, block in config.labels.items():
-        labels[name] = bound(config, "label", block, f"labels.{name}").call()(corpus, labels)
+        derive = bound(config, "label", block, f"labels.{name}").call()
+        labels[name] = _told(lambda derive=derive: derive(corpus, labels), f"labels.{name}")
     return labels
 
 

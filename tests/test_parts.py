@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobjrec.config import parse
@@ -56,3 +57,20 @@ def test_an_objective_may_ask_for_a_number_per_objective():
                 "asking": {"use": "test_parts:scaled", "bounds": {"asking": 3.0}},
             }
         )
+
+
+def test_a_fitted_label_is_fitted_on_the_runs_training_split():
+    quantile = {"use": "quantile", "of": "satisfaction", "within": "click", "groups": 1, "known": {"after": "click"}}
+    parts = parts_of(labels={"rank": quantile})
+    train, test = parts.dataset.train.labels, parts.dataset.test.labels
+    fitted = np.sort(train["satisfaction"][np.isfinite(train["rank"])])
+    asked = np.isfinite(test["rank"])
+    for labels, here in ((train, np.isfinite(train["rank"])), (test, asked)):
+        below, until = (np.searchsorted(fitted, labels["satisfaction"][here], side) for side in ("left", "right"))
+        np.testing.assert_allclose(labels["rank"][here], (below + until) / (2 * len(fitted)), rtol=1e-6)
+    assert 0 < asked.sum() < len(asked) and len(fitted) > 10
+
+
+def test_what_a_label_lacks_is_the_users_mistake():
+    with pytest.raises(UserError, match=r"labels\.long: no label, feedback, .* is called 'seen'"):
+        parts_of(labels={"long": {"use": "at_least", "of": "seen", "value": 1}})

@@ -7,6 +7,8 @@ the labels derived so far, then among feedback columns, numbers of the event and
     logged       where all its sources are observed (the default)
     everywhere   the same, and an item that was never logged for the user counts as an observed 0
     {after: X}   where its sources are observed and X > 0: satisfaction is asked of those who clicked
+
+A rule that is fitted reads the events of the training split alone: `corpus.events.split` is then that of the run.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ import numpy as np
 
 from mobjrec.types import Corpus, Labels
 
-__all__ = ["at_least", "copy", "index", "share"]
+__all__ = ["at_least", "copy", "index", "quantile", "share"]
 
 
 class After(NamedTuple):
@@ -78,6 +80,43 @@ def share(of: str, duration: str, known: Known = "logged") -> Derive:
         part = np.full(len(length), np.nan, np.float32)
         np.divide(_column(of, corpus, labels), length, out=part, where=length > 0)
         return _known(part, known, corpus, labels, unit=f"share of {duration}")
+
+    return derive
+
+
+def quantile(of: str, within: str, groups: int = 10, known: Known = "logged") -> Derive:
+    """Share of the training values that `of` exceeds, among events of like `within`: watch time freed of duration.
+
+    (count below + count equal / 2) / count, in [0, 1], over the training events of the value's group; groups are cut at
+    the training quantiles of `within`, at most `groups` of them. Zhan et al. 2022 (D2Q), section 4: with their groups of
+    equal size, and ties at their middle. Values beyond all training values of their group get 0 or 1.
+
+    NaN where either is not observed or `known` says so; only where the label is known is it fitted. ValueError if
+    `groups` < 1, if the corpus has not both or no split, or if no training event knows both.
+    """
+    if groups < 1:
+        raise ValueError(f"groups of quantile is {groups}; expected a whole number of at least 1")
+
+    def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
+        if corpus.events.split is None:
+            raise ValueError("quantile is fitted on training events, but these events have no split")
+        found = _known(_column(of, corpus, labels), known, corpus, labels, unit=f"quantile within {within}")
+        beside = _column(within, corpus, labels)
+        there = np.isfinite(found.value) & np.isfinite(beside)
+        fitted = there & (corpus.events.split == 0)
+        if not fitted.any():
+            raise ValueError(f"no training event knows both {of} and {within}, so nothing can be fitted")
+        # Cuts are training values: every group holds one.
+        cuts = np.quantile(beside[fitted], np.arange(1, groups) / groups, method="higher")
+        group = np.searchsorted(np.unique(cuts[cuts > beside[fitted].min()]), beside, side="right")
+        value = np.full(len(beside), np.nan, np.float32)
+        for number in np.unique(group[there]):
+            inside = group == number
+            known_values = np.sort(found.value[inside & fitted])
+            own = found.value[inside & there]
+            below, until = (np.searchsorted(known_values, own, side) for side in ("left", "right"))
+            value[inside & there] = (below + until) / (2 * len(known_values))
+        return found._replace(value=value)
 
     return derive
 

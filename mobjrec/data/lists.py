@@ -7,7 +7,7 @@ import numpy as np
 from mobjrec.data.columns import side
 from mobjrec.data.splits import Split
 from mobjrec.errors import UserError
-from mobjrec.types import Corpus, Dataset, Input, Labels, LabelSpec, Lists, Table
+from mobjrec.types import Corpus, Dataset, Events, Input, Labels, LabelSpec, Lists, Table
 
 # Composite keys (user, time) and (user, item) are one int64 each: times span less than 2^33 s, items are fewer.
 _WIDE = np.int64(1) << 33
@@ -35,11 +35,11 @@ def build(
     events = corpus.events
     if history and history not in labels:
         raise UserError(f"lists.history.of: no label {history}; labels are {', '.join(labels)}")
-    order = np.lexsort((events.item, events.position, events.list, events.time, events.user))
+    order = _order(events)
     user, item, time = (np.asarray(a)[order] for a in (events.user, events.item, events.time))
     values = {name: label.value[order] for name, label in labels.items()}
     impression = np.asarray(events.list)[order]
-    parts = _split(split, user, time, impression, None if events.split is None else events.split[order])
+    parts = _split(events, order, split)
     windows = np.array([window] + 2 * [window if eval_window is None else eval_window])
     lists_of = _group(user, parts, impression, windows[parts])
     positive = values[history] > 0 if history else np.zeros(len(user), bool)
@@ -80,10 +80,23 @@ def build(
     )
 
 
-def _split(split: Split, user: np.ndarray, time: np.ndarray, impression: np.ndarray, given) -> np.ndarray:
-    """Every event's split; all events of an impression share the one of its first event."""
-    logged = impression >= 0
-    unit = np.where(logged, impression, impression.max(initial=-1) + 1 + np.arange(len(user)))
+def divided(events: Events, split: Split) -> np.ndarray:
+    """[E] int8, every event's split as `build` will have it: 0 train, 1 valid, 2 test."""
+    order = _order(events)
+    found = np.empty(len(order), np.int8)
+    found[order] = _split(events, order, split)
+    return found
+
+
+def _order(events: Events) -> np.ndarray:
+    return np.lexsort((events.item, events.position, events.list, events.time, events.user))
+
+
+def _split(events: Events, order: np.ndarray, split: Split) -> np.ndarray:
+    """Every event's split, in `order`; all events of an impression share the one of its first event."""
+    user, time, impression = (np.asarray(a)[order] for a in (events.user, events.time, events.list))
+    given = None if events.split is None else events.split[order]
+    unit = np.where(impression >= 0, impression, impression.max(initial=-1) + 1 + np.arange(len(user)))
     _, first, inverse = np.unique(unit, return_index=True, return_inverse=True)
     by_place = np.argsort(first, kind="stable")
     heads = first[by_place]
