@@ -37,7 +37,7 @@ def save(folder: Path, state: Tree, step: int, seal: dict[str, Any], *, name: st
     Leaves: JAX arrays, typed keys too, numpy arrays, numbers; arrays without elements are kept in the seal alone.
 
     RunFolderError if the disk has less than 1.5 times the state's size free, if writing fails, or if a later step is
-    there that verifies. ValueError for a leaf that is none of the above.
+    there that verifies; older steps are then as they were. ValueError for a leaf that is none of the above.
     """
     root = folder.resolve() / name
     leaves = {path: _stored(path, leaf) for path, leaf in _leaves(state).items()}
@@ -46,11 +46,17 @@ def save(folder: Path, state: Tree, step: int, seal: dict[str, Any], *, name: st
         return
     if later:
         raise RunFolderError(f"{root} holds step {later[-1]}; step {step} cannot be saved after it")
-    clean(folder, name=name)
-    _write(root, step, {path: leaf for path, leaf in leaves.items() if leaf.size})
+    tree = {path: _spec(leaf) for path, leaf in _leaves(state).items()}
+    try:
+        clean(folder, name=name)
+        _write(root, step, {path: leaf for path, leaf in leaves.items() if leaf.size})
+        if jax.process_index() == 0:
+            _write_seal(root, step, {"schema": SCHEMA, "step": step, "tree": tree, "versions": versions(), "run": seal})
+    # Orbax tells of a full disk by ValueError.
+    except (OSError, ValueError) as error:
+        _swept(root)
+        raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
     if jax.process_index() == 0:
-        tree = {path: _spec(leaf) for path, leaf in _leaves(state).items()}
-        _write_seal(root, step, {"schema": SCHEMA, "step": step, "tree": tree, "versions": versions(), "run": seal})
         for old in _surplus(steps(folder, name=name), step, keep):
             _drop(root, old)
     ocp.multihost.sync_global_processes(f"mobjrec:sealed:{name}:{step}")
@@ -103,17 +109,22 @@ def forget(folder: Path, after: int, *, name: str = RECENT) -> None:
 
 def clean(folder: Path, *, name: str = RECENT) -> None:
     """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
-    root = folder.resolve() / name
-    if jax.process_index() == 0 and root.is_dir():
-        for path in root.iterdir():
-            if ".orbax-checkpoint-tmp" in path.name and path.is_dir():
-                shutil.rmtree(path)
-            seal = re.fullmatch(r"\.seal-\d+\.tmp|seal-(\d+)\.json", path.name)
-            if seal and not (seal[1] and (root / seal[1]).is_dir()):
-                path.unlink()
-        for step in set(_present(root)) - set(steps(folder, name=name)):
-            shutil.rmtree(root / str(step))
+    _swept(folder.resolve() / name)
     ocp.multihost.sync_global_processes(f"mobjrec:clean:{name}")
+
+
+def _swept(root: Path) -> None:
+    if jax.process_index() != 0 or not root.is_dir():
+        return
+    for path in root.iterdir():
+        if ".orbax-checkpoint-tmp" in path.name and path.is_dir():
+            shutil.rmtree(path)
+        seal = re.fullmatch(r"\.seal-\d+\.tmp|seal-(\d+)\.json", path.name)
+        if seal and not (seal[1] and (root / seal[1]).is_dir()):
+            path.unlink()
+    for step in _present(root):
+        if not _seal_file(root, step).is_file():
+            shutil.rmtree(root / str(step))
 
 
 def _leaves(tree: Tree) -> dict[str, Any]:
@@ -152,12 +163,9 @@ def _write(root: Path, step: int, leaves: dict[str, jax.Array | np.ndarray]) -> 
     # A step that is there was examined by `save` and does not verify: it is written anew.
     if (root / str(step)).is_dir():
         _drop(root, step)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(root / str(step), leaves)
-            checkpointer.wait_until_finished()
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(root / str(step), leaves)
+        checkpointer.wait_until_finished()
 
 
 def _write_seal(root: Path, step: int, seal: dict[str, Any]) -> None:

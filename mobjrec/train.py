@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from mobjrec import checkpoint, evaluate, mesh, progress, record, resume
 from mobjrec.config import Config, Every, Pace, dump
 from mobjrec.data.loading import batches
-from mobjrec.errors import NumericError
+from mobjrec.errors import NumericError, RunFolderError
 from mobjrec.frozen import with_store
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
@@ -58,7 +59,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         checkpoint.forget(folder, int(state.step), name=checkpoint.BEST)
         clock = {"prepare": time.monotonic() - began, "wait": 0.0, "train": 0.0, "evaluate": 0.0, "save": 0.0}
         best = seal["run"].get("best") if seal else None
-        lists = config.batch.lists
+        lists, failed = config.batch.lists, set()
 
         with stopping() as asked, progress.shown(parts.steps, int(state.step), lists, quiet) as view:
             for sentence in [*changed, *(seal["skipped"] if seal else [])]:
@@ -97,22 +98,22 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                     values = _values(found, "valid")
                     log.write(number, "eval", values)
                     view.evaluated(number, shown_metrics(config, values))
-                    chosen = values.get(f"valid/{config.evaluate.select}")
-                    if chosen is not None and (best is None or chosen > best):
-                        best = chosen
-                        checkpoint.save(
-                            folder, used(state), number, resume.seal(parts, best), name=checkpoint.BEST, keep=1
-                        )
+                    chosen = values.get(f"valid/{config.evaluate.select}", float("nan"))
+                    if chosen > (-np.inf if best is None else best):
+                        save = partial(checkpoint.save, folder, used(state), number, resume.seal(parts, chosen))
+                        best = chosen if attempted(checkpoint.BEST, save, 1, failed, view.say) else best
                 if keep:
-                    began = time.monotonic()
-                    checkpoint.save(folder, state, number, resume.seal(parts, best), keep=config.save.keep)
+                    began, last = time.monotonic(), number == parts.steps or bool(asked)
+                    save = partial(checkpoint.save, folder, state, number, resume.seal(parts, best))
+                    attempted(checkpoint.RECENT, save, config.save.keep, failed, view.say, last)
                     saved = time.monotonic()
                     clock["save"] += saved - began
                 if asked:
                     raise Stopped(asked[0])
 
         if best is None:
-            checkpoint.save(folder, used(state), parts.steps, resume.seal(parts, None), name=checkpoint.BEST, keep=1)
+            save = partial(checkpoint.save, folder, used(state), parts.steps, resume.seal(parts, None))
+            attempted(checkpoint.BEST, save, 1, failed, view.say, last=True)
         final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)
         log.write(parts.steps, "eval", _values(last, "test"))
@@ -192,6 +193,29 @@ def written(log: record.Record, view: progress.Shown, parts: Parts, number: int,
             f"step {number}: {what} not finite; training lists {listed} ...; the step was not applied. "
             "Lower optimizer.learning_rate, clip gradients (optimizer.clip), or set non_finite: skip to pass over such steps"
         )
+
+
+def attempted(
+    name: str, save: Callable[..., None], keep: int, failed: set[str], say: Callable[[str], None], last: bool = False
+) -> bool:
+    """Whether the step was saved. A save that fails is told of and passes; the second in a row of one `name` does not.
+
+    failed: names whose last save failed, kept up to date   last: no save follows, so a failed one is tried again at once
+    RunFolderError when training has to stop; what was sealed before is as it was.
+    """
+    for _ in range(2 if last else 1):
+        try:
+            save(name=name, keep=keep)
+        except RunFolderError as error:
+            if name in failed:
+                text = f"{error}; two saves in a row failed, so training stops. The steps sealed before are intact: free space"
+                raise RunFolderError(f"{text} and give the same command again") from error
+            failed.add(name)
+            say(f"{error}; {'it is tried again' if last else 'training goes on and stops if the next save fails, too'}")
+        else:
+            failed.discard(name)
+            return True
+    return False
 
 
 def due(number: int, every: Every | Pace | None, parts: Parts, since: float | None = None) -> bool:

@@ -1,9 +1,11 @@
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -274,6 +276,28 @@ def test_a_full_disk_names_needed_and_free_and_keeps_what_is_there(folder, monke
     with pytest.raises(RunFolderError, match=r"no room for step 30 .*: 78 bytes needed, 10 free"):
         checkpoint.save(folder, state(30), 30, {})
     equal(checkpoint.latest(folder, state(0))[0], state(20))
+
+
+@contextmanager
+def largest_file(size: int):
+    """No file of this process grows above `size` bytes in the block: a write fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(("rows", "told"), [(3000, ""), (3, "y" * 5000)], ids=["arrays", "seal"])
+def test_a_write_that_fails_is_one_sentence_and_leaves_what_was_there(rows, told, folder):
+    before = sorted(str(path) for path in folder.rglob("*"))
+    with largest_file(4000), pytest.raises(RunFolderError, match=r"step 30 could not be written to .*checkpoints: "):
+        checkpoint.save(folder, {"rows": np.random.default_rng(0).random(rows)}, 30, {"note": told})
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+    equal(checkpoint.latest(folder, state(0))[0], state(20))
+    checkpoint.save(folder, state(30), 30, {})
+    assert checkpoint.steps(folder) == [20, 30]
 
 
 SAVER = """

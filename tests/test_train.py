@@ -1,4 +1,8 @@
+import itertools
 import json
+import shutil
+from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -141,3 +145,93 @@ def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path)
     again = train.run(load(TINY, changes), parts, cache, quiet=True)
     assert again["chosen"] == result["chosen"]
     assert_same(final(parts, cache), final(whole, cache))
+
+
+IDS = [
+    "tokenizer=null",
+    "model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 4, scorer: {use: dot}}",
+    "weighting={use: equal}",
+    "evaluate={metrics: [auc], every: {steps: 2}, select: click/auc}",
+    "save={every: {steps: 1}, keep: 2}",
+    "steps=5",
+]
+
+
+@contextmanager
+def fails(*which):
+    """In the block the saves of these numbers, from 1, find the disk full."""
+    free, calls = shutil.disk_usage, itertools.count(1)
+
+    def usage(path):
+        return namedtuple("usage", "free")(10) if next(calls) in which else free(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", usage)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plain(cache, tmp_path_factory):
+    """A run on ids alone; saves are those of steps 1, 2 (the best first), 3, 4, 5."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    train.run(load(TINY, IDS), folder, cache, quiet=True)
+    return folder
+
+
+def ids_final(folder, cache):
+    like = jax.eval_shape(assemble(complete(load(TINY, IDS)), cache).first_state)
+    return checkpoint.latest(folder, like)[0]
+
+
+def test_one_save_that_fails_passes_with_a_warning(plain, cache, tmp_path, capsys):
+    with fails(1, 4):
+        train.run(load(TINY, IDS), tmp_path / "run", cache)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no room for step 1 in" in said and "no room for step 3 in" in said
+    assert "10 free; training goes on and stops if the next save fails, too" in said
+    assert_same(ids_final(tmp_path / "run", cache), ids_final(plain, cache))
+    assert rows(tmp_path / "run") == rows(plain)
+
+
+def test_the_second_failed_save_in_a_row_stops_and_what_was_sealed_goes_on(plain, cache, tmp_path):
+    with fails(4, 5), pytest.raises(RunFolderError, match=r"no room for step 4 .* two saves in a row failed"):
+        train.run(load(TINY, IDS), tmp_path / "run", cache, quiet=True)
+    assert checkpoint.steps(tmp_path / "run") == [1, 2]
+    train.run(load(TINY, IDS), tmp_path / "run", cache, quiet=True)
+    assert_same(ids_final(tmp_path / "run", cache), ids_final(plain, cache))
+    assert rows(tmp_path / "run") == rows(plain)
+
+
+def test_a_best_step_that_could_not_be_saved_is_not_the_best(plain, cache, tmp_path):
+    with fails(2):
+        result = train.run(load(TINY, IDS), tmp_path / "run", cache, quiet=True)
+    values = {r["step"]: r["valid/click/auc"] for r in record.rows(tmp_path / "run") if "valid/click/auc" in r}
+    assert result["chosen"] == 4 and values[4] == values[4]
+
+
+def test_the_last_save_is_tried_again_at_once():
+    told, failed, calls = [], set(), []
+
+    def save(name, keep):
+        calls.append((name, keep))
+        if len(calls) in failing:
+            raise RunFolderError("no room")
+
+    failing = {1}
+    assert train.attempted("best", save, 1, failed, told.append, last=True)
+    assert calls == [("best", 1)] * 2 and not failed and told == ["no room; it is tried again"]
+    failing = {3, 4}
+    with pytest.raises(RunFolderError, match="two saves in a row failed"):
+        train.attempted("best", save, 1, failed, told.append, last=True)
+    assert len(calls) == 4
+
+
+def test_failures_of_the_best_and_of_the_newest_step_count_apart():
+    failed = set()
+
+    def save(name, keep):
+        raise RunFolderError("no room")
+
+    assert not train.attempted("best", save, 1, failed, print)
+    assert not train.attempted("checkpoints", save, 2, failed, print)
+    assert failed == {"best", "checkpoints"}
