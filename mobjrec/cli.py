@@ -96,7 +96,7 @@ def rank(
     trained = load(run, _cache())
     table = None
     if items is not None:
-        from mobjrec.data.readers.table import item_table
+        from mobjrec.data.sides import item_table
 
         table = item_table(str(items))
     found = trained.rank(

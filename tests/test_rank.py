@@ -6,7 +6,7 @@ import pytest
 import mobjrec
 from mobjrec import evaluate, train
 from mobjrec.config import load
-from mobjrec.data.readers.table import item_table
+from mobjrec.data.sides import item_table
 from mobjrec.errors import RunFolderError, UserError
 
 TINY = Path(__file__).parent / "tiny.yaml"

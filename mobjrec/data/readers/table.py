@@ -1,7 +1,5 @@
 """The user's own tables: events, and items and users if there are any, with columns named in the config."""
 
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,6 +12,18 @@ from mobjrec.data.corpus import check, events_at, events_from, list_problems, re
 from mobjrec.data.files import File, Source, opened
 from mobjrec.data.parse import Wish
 from mobjrec.data.pivot import Kinds, pivoted
+from mobjrec.data.sides import (
+    SIDE,
+    Reading,
+    SideColumns,
+    category_wishes,
+    joined,
+    numeric,
+    present,
+    side_table,
+    typed,
+    unused,
+)
 from mobjrec.errors import UserError
 from mobjrec.types import Corpus, Events, Table
 
@@ -38,30 +48,7 @@ class Columns(NamedTuple):
     several: tuple[str, ...] = ()
 
 
-class SideColumns(NamedTuple):
-    """Which column of the item or user table is what.
-
-    id: "" = the name that the event table uses   text, categories: names; None = every column of text
-    numbers: names; None = every column of numbers   several: categories with several values a cell; lists always are
-    """
-
-    id: str = ""
-    text: tuple[str, ...] | None = None
-    categories: tuple[str, ...] | None = None
-    numbers: tuple[str, ...] | None = None
-    several: tuple[str, ...] = ()
-
-
 EVENTS = Columns()
-SIDE = SideColumns()
-
-
-class _Reading(NamedTuple):
-    """How cells are read, the same for all tables."""
-
-    time_unit: str
-    separator: str
-    missing_text: str
 
 
 def table(
@@ -94,7 +81,7 @@ def table(
 
     UserError names file, row (1 = the first below the header), column, found and expected, up to twenty at once.
     """
-    reading = _Reading(time_unit, separator, missing_text)
+    reading = Reading(time_unit, separator, missing_text)
     failures: list[str] = []
     item_table = _side(items, path, item_columns, columns.item, reading, encoding, encoding_errors, failures)
     user_table = _side(users, path, user_columns, columns.user, reading, encoding, encoding_errors, failures)
@@ -117,18 +104,12 @@ def table(
     return check(Corpus(user_table, item_table, found, units=units or {}), name=file.name)
 
 
-def item_table(source: Source, id_column: str = "item", columns: SideColumns = SIDE) -> Table:
-    """A table of items alone, to be ranked: CSV, TSV, JSON lines, Parquet, or a frame. UserError as for `table`."""
-    file = opened(source, Path("."), "utf-8", "strict")
-    return _side_table(file, columns, columns.id or id_column, _Reading("s", "|", "empty"))
-
-
 def _side(
     source: Source,
     folder: Path,
     columns: SideColumns,
     id_column: str,
-    reading: _Reading,
+    reading: Reading,
     encoding: str,
     errors: Literal["strict", "replace"],
     failures: list[str],
@@ -138,37 +119,13 @@ def _side(
         return None
     try:
         file = opened(source, folder, encoding, errors)
-        return _side_table(file, columns, columns.id or id_column, reading)
+        return side_table(file, columns, columns.id or id_column, reading)
     except UserError as error:
         failures.append(str(error))
         return None
 
 
-def _side_table(file: File, columns: SideColumns, id_column: str, reading: _Reading) -> Table:
-    text = _typed(file, columns.text, {id_column}, _wordy)
-    categories = _typed(file, columns.categories, {id_column}, _wordy)
-    numbers = _typed(file, columns.numbers, {id_column, *(columns.text or ()), *(columns.categories or ())}, _numeric)
-    several = {*columns.several, *(name for name in categories if _is_list(file.schema, name))}
-    _present(file, [id_column, *text, *categories, *numbers, *several])
-    _unused(file, {id_column, *text, *categories, *numbers, *several})
-    words = parse.texts(reading.missing_text)
-    wishes = {"id": Wish(id_column, parse.ids, parse.join_codes)}
-    wishes |= {f"text {name}": Wish(name, words, _join) for name in text}
-    wishes |= {f"number {name}": Wish(name, parse.numbers, _join) for name in numbers}
-    wishes |= _category_wishes([*categories, *several], several, reading)
-    read = parse.columns(file, wishes)
-    codes, names = read["id"]
-    if len(names) < len(codes):
-        raise UserError(report(file.name, _repeated(codes, names, file.name, id_column)))
-    return Table(
-        id=parse.as_strings(names),
-        text={name: read[f"text {name}"] for name in text},
-        categories={name: read[f"category {name}"] for name in dict.fromkeys([*categories, *several])},
-        numbers={name: read[f"number {name}"] for name in numbers},
-    )
-
-
-def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: _Reading) -> dict[str, Wish]:
+def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: Reading) -> dict[str, Wish]:
     named = {role: getattr(columns, role) for role in ("user", "item", "time", "list", "position", "split")}
     optional = {r for r in ("list", "position", "split") if named[r] == getattr(EVENTS, r)}
     named = {r: name for r, name in named.items() if name and not (r in optional and name not in file.schema.names)}
@@ -177,11 +134,11 @@ def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: _R
     acts = {} if kinds is None else {"kind": kinds.column} | ({"value": kinds.value} if kinds.value else {})
     context = [*columns.categories, *columns.several, *columns.numbers]
     used = {*named.values(), *acts.values(), *context}
-    feedback = () if kinds is not None else _typed(file, columns.feedback, used, _numeric)
+    feedback = () if kinds is not None else typed(file, columns.feedback, used, numeric)
     if kinds is not None and columns.feedback:
         raise UserError("columns.feedback and kinds are both given; with kinds the feedback is named by kinds.names")
-    _present(file, [*used, *feedback])
-    _unused(file, {*used, *feedback})
+    present(file, [*used, *feedback])
+    unused(file, {*used, *feedback})
     if kinds is None and not feedback:
         raise UserError(
             f"{file.name} has no feedback: no column of numbers or booleans beside {', '.join(sorted(used))}"
@@ -189,27 +146,17 @@ def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: _R
     parsers = {
         "user": (parse.ids, parse.join_codes),
         "item": (parse.ids, parse.join_codes),
-        "time": (parse.times(reading.time_unit), _join),
+        "time": (parse.times(reading.time_unit), joined),
         "list": (parse.maybe_ids, parse.join_codes),
-        "position": (parse.positions, _join),
-        "split": (parse.splits, _join),
+        "position": (parse.positions, joined),
+        "split": (parse.splits, joined),
         "kind": (parse.ids, parse.join_codes),
-        "value": (parse.numbers, _join),
+        "value": (parse.numbers, joined),
     }
     wishes = {role: Wish(name, *parsers[role]) for role, name in {**named, **acts}.items()}
-    wishes |= {f"feedback {name}": Wish(name, parse.numbers, _join) for name in feedback}
-    wishes |= {f"number {name}": Wish(name, parse.numbers, _join) for name in columns.numbers}
-    return wishes | _category_wishes([*columns.categories, *columns.several], set(columns.several), reading)
-
-
-def _category_wishes(names: Sequence[str], several: set[str], reading: _Reading) -> dict[str, Wish]:
-    many = parse.split_by(reading.separator)
-    return {
-        f"category {name}": Wish(name, many, parse.join_several)
-        if name in several
-        else Wish(name, parse.maybe_words, parse.join_single)
-        for name in names
-    }
+    wishes |= {f"feedback {name}": Wish(name, parse.numbers, joined) for name in feedback}
+    wishes |= {f"number {name}": Wish(name, parse.numbers, joined) for name in columns.numbers}
+    return wishes | category_wishes([*columns.categories, *columns.several], set(columns.several), reading)
 
 
 def _events(read: dict, user: np.ndarray, item: np.ndarray) -> Events:
@@ -259,57 +206,3 @@ def _lists_checked(events: Events, duplicates: str, file: str) -> Events:
     kept = np.ones(len(events.list), bool)
     kept[again[:, 0]] = False
     return events_at(events, np.flatnonzero(kept)) if len(again) else events
-
-
-def _repeated(codes: np.ndarray, names: pa.Array, file: str, column: str) -> list[str]:
-    order = np.argsort(codes, kind="stable")
-    at = np.flatnonzero(codes[order][1:] == codes[order][:-1])
-    return [
-        f"{file}, column {column}: rows {order[x] + 1} and {order[x + 1] + 1} have the same id "
-        f"{names[int(codes[order[x]])].as_py()!r}; drop one"
-        for x in at[:20]
-    ]
-
-
-def _typed(file: File, names: tuple[str, ...] | None, used: set[str], fits) -> tuple[str, ...]:
-    if names is not None:
-        return tuple(names)
-    return tuple(field.name for field in file.schema if field.name not in used and fits(field.type))
-
-
-def _wordy(kind: pa.DataType) -> bool:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _listed(kind)
-
-
-def _numeric(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
-    )
-
-
-def _listed(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _is_list(schema: pa.Schema, name: str) -> bool:
-    return name in schema.names and _listed(schema.field(name).type)
-
-
-def _present(file: File, names: Sequence[str]) -> None:
-    missing = sorted({name for name in names if name not in file.schema.names})
-    if missing:
-        there = ", ".join(file.schema.names)
-        raise UserError(
-            f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"
-        )
-
-
-def _unused(file: File, used: set[str]) -> None:
-    extra = [name for name in file.schema.names if name not in used]
-    if extra:
-        warnings.warn(f"{file.name}: columns {', '.join(extra)} are not used", stacklevel=4)
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts)

@@ -1,0 +1,144 @@
+"""A table of items or users: which column is what, and the rows read by that."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from mobjrec.data import parse
+from mobjrec.data.corpus import report
+from mobjrec.data.files import File, Source, opened
+from mobjrec.data.parse import Wish
+from mobjrec.errors import UserError
+from mobjrec.types import Table
+
+
+class SideColumns(NamedTuple):
+    """Which column of the item or user table is what.
+
+    id: "" = the name that the event table uses   text, categories: names; None = every column of text
+    numbers: names; None = every column of numbers   several: categories with several values a cell; lists always are
+    """
+
+    id: str = ""
+    text: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    numbers: tuple[str, ...] | None = None
+    several: tuple[str, ...] = ()
+
+
+SIDE = SideColumns()
+
+
+class Reading(NamedTuple):
+    """How cells are read, the same for all tables."""
+
+    time_unit: str
+    separator: str
+    missing_text: str
+
+
+def item_table(source: Source, id_column: str = "item", columns: SideColumns = SIDE) -> Table:
+    """A table of items alone, to be ranked: CSV, TSV, JSON lines, Parquet, or a frame. UserError as for `table`."""
+    file = opened(source, Path(), "utf-8", "strict")
+    return side_table(file, columns, columns.id or id_column, Reading("s", "|", "empty"))
+
+
+def side_table(file: File, columns: SideColumns, id_column: str, reading: Reading) -> Table:
+    """The rows of a file. UserError names file, row and column of what is missing, wrong or there twice."""
+    text = typed(file, columns.text, {id_column}, _wordy)
+    categories = typed(file, columns.categories, {id_column}, _wordy)
+    numbers = typed(file, columns.numbers, {id_column, *(columns.text or ()), *(columns.categories or ())}, numeric)
+    several = {*columns.several, *(name for name in categories if _is_list(file.schema, name))}
+    present(file, [id_column, *text, *categories, *numbers, *several])
+    unused(file, {id_column, *text, *categories, *numbers, *several})
+    words = parse.texts(reading.missing_text)
+    wishes = {"id": Wish(id_column, parse.ids, parse.join_codes)}
+    wishes |= {f"text {name}": Wish(name, words, joined) for name in text}
+    wishes |= {f"number {name}": Wish(name, parse.numbers, joined) for name in numbers}
+    wishes |= category_wishes([*categories, *several], several, reading)
+    read = parse.columns(file, wishes)
+    codes, names = read["id"]
+    if len(names) < len(codes):
+        raise UserError(report(file.name, _repeated(codes, names, file.name, id_column)))
+    return Table(
+        id=parse.as_strings(names),
+        text={name: read[f"text {name}"] for name in text},
+        categories={name: read[f"category {name}"] for name in dict.fromkeys([*categories, *several])},
+        numbers={name: read[f"number {name}"] for name in numbers},
+    )
+
+
+def category_wishes(names: Sequence[str], several: set[str], reading: Reading) -> dict[str, Wish]:
+    """How the columns of categories are read, those of `several` as many values a cell."""
+    many = parse.split_by(reading.separator)
+    return {
+        f"category {name}": Wish(name, many, parse.join_several)
+        if name in several
+        else Wish(name, parse.maybe_words, parse.join_single)
+        for name in names
+    }
+
+
+def _repeated(codes: np.ndarray, names: pa.Array, file: str, column: str) -> list[str]:
+    order = np.argsort(codes, kind="stable")
+    at = np.flatnonzero(codes[order][1:] == codes[order][:-1])
+    return [
+        f"{file}, column {column}: rows {order[x] + 1} and {order[x + 1] + 1} have the same id "
+        f"{names[int(codes[order[x]])].as_py()!r}; drop one"
+        for x in at[:20]
+    ]
+
+
+def typed(
+    file: File, names: tuple[str, ...] | None, used: set[str], fits: Callable[[pa.DataType], bool]
+) -> tuple[str, ...]:
+    """The names that are given, or where none are (None) those of every column that fits and has no other use."""
+    if names is not None:
+        return tuple(names)
+    return tuple(field.name for field in file.schema if field.name not in used and fits(field.type))
+
+
+def _wordy(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or _listed(kind)
+
+
+def numeric(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds numbers."""
+    return (
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    )
+
+
+def _listed(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _is_list(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and _listed(schema.field(name).type)
+
+
+def present(file: File, names: Sequence[str]) -> None:
+    """UserError for columns that the file has not."""
+    missing = sorted({name for name in names if name not in file.schema.names})
+    if missing:
+        there = ", ".join(file.schema.names)
+        raise UserError(
+            f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"
+        )
+
+
+def unused(file: File, used: set[str]) -> None:
+    """Warn once of columns that nothing reads."""
+    extra = [name for name in file.schema.names if name not in used]
+    if extra:
+        warnings.warn(f"{file.name}: columns {', '.join(extra)} are not used", stacklevel=4)
+
+
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    """The parts of a column as one."""
+    return np.concatenate(parts)
