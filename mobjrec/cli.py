@@ -82,7 +82,7 @@ def rank(
     text: Annotated[list[str] | None, typer.Option(help="what someone did, in words; may be repeated")] = None,
     item: Annotated[str | None, typer.Option(help="rank for someone who liked this item")] = None,
     items: Annotated[
-        Path | None, typer.Option(help="rank these items instead of the catalogue (CSV, JSON-lines)")
+        Path | None, typer.Option(help="rank these items instead of the catalogue (CSV, JSON lines, Parquet)")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="how many items")] = 10,
     prefer: Annotated[str | None, typer.Option(help="click=0.7,satisfied=0.3")] = None,
@@ -94,13 +94,8 @@ def rank(
     from mobjrec.report import ranked
 
     trained = load(run, _cache())
-    table = None
-    if items is not None:
-        from mobjrec.data.sides import item_table
-
-        table = item_table(str(items))
     found = trained.rank(
-        user, text=text or None, item=item, items=table, top=top, prefer=_preference(prefer), again=again
+        user, text=text or None, item=item, items=items, top=top, prefer=_preference(prefer), again=again
     )
     if as_json:
         for row in found:

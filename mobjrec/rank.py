@@ -11,12 +11,13 @@ from mobjrec import checkpoint, evaluate, mesh
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import user_sequences
 from mobjrec.data.columns import outside
-from mobjrec.data.texts import STRINGS, render
+from mobjrec.data.sides import SIDE, SideColumns, item_table
+from mobjrec.data.texts import STRINGS, columns_of, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, item_matrix
-from mobjrec.parts import Parts, assemble
+from mobjrec.parts import Parts, assemble, bound
 from mobjrec.resume import result
 from mobjrec.types import Table, Tree
 
@@ -50,19 +51,20 @@ class Trained(NamedTuple):
         *,
         text: str | Sequence[str] | None = None,
         item: str | None = None,
-        items: Table | None = None,
+        items: Any = None,
         top: int = 10,
         prefer: dict[str, float] | None = None,
         again: bool = False,
     ) -> list[dict[str, Any]]:
         """The `top` items by utility for a user's id, for behaviour told as text, or for someone who liked an item.
 
-        items: a table of others to rank than the catalogue   prefer: {objective: weight}, equal by default
+        items: others to rank than the catalogue: a Table, a file, a data frame or a list of dicts, as `told_items` reads it
+        prefer: {objective: weight}, equal by default
         again: also what the user is known to have liked already
         Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective.
         """
         prefer = checked_preference(self.parts, prefer)
-        ranked = self.items if items is None else new_items(self, items)
+        ranked = self.items if items is None else new_items(self, told_items(self.parts, items))
         found = self._predicted(self._user(user, text, item), ranked)
         total = evaluate.utility(found, self.scale, prefer)[0]
         if ranked.known and not again:
@@ -95,11 +97,11 @@ class Trained(NamedTuple):
             history = np.where(where[..., None], np.asarray(self.items.matrix)[rows.history], 0.0)
         return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[:, 0]
 
-    def encode_items(self, items: Sequence[str] | Table) -> np.ndarray:
-        """Item vectors [n, D] of known ids, or of a table of new items."""
-        if isinstance(items, Table):
-            return np.asarray(new_items(self, items).matrix)
-        return np.asarray(self.items.matrix)[[self._row("item", i) for i in items]]
+    def encode_items(self, items: Any) -> np.ndarray:
+        """Item vectors [n, D] of a list of known ids, or of new items, as `told_items` reads them."""
+        if isinstance(items, list | tuple | np.ndarray) and all(isinstance(one, str) for one in items):
+            return np.asarray(self.items.matrix)[[self._row("item", i) for i in items]]
+        return np.asarray(new_items(self, told_items(self.parts, items)).matrix)
 
     def _predicted(self, users: tuple[Users, np.ndarray | None], ranked: Items) -> dict[str, np.ndarray]:
         """Predictions [1, N]; a history of new items has its vectors after those of the ranked ones."""
@@ -229,11 +231,44 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items)
 
 
+def told_items(parts: Parts, source: Any) -> Table:
+    """Items to rank as they are told: a Table as it stands; a file, frame or list of dicts as the run reads its items.
+
+    The id's column is the one that the config's `data` names, "item" where it names none. Of the others those that the
+    model reads are read, each as the kind of column that it was in training. UserError as for `item_table`.
+    """
+    if isinstance(source, Table):
+        return source
+    settings = bound(parts.config, "data", parts.config.data, "data").arguments
+    mapped, wanted, known = settings.get("item_columns", SIDE), parts.inputs["item"], parts.corpus.items
+    reads = {*columns_of(wanted.text), *wanted.ids, *wanted.numbers}
+    many = {name for name, category in known.categories.items() if np.diff(category.start).max(initial=0) > 1}
+    columns = SideColumns(
+        text=tuple(name for name in known.text if name in reads),
+        categories=tuple(name for name in known.categories if name in reads),
+        numbers=tuple(name for name in known.numbers if name in reads),
+        several=tuple(reads & {*mapped.several, *many}),
+    )
+    return item_table(
+        source,
+        mapped.id or getattr(settings.get("columns"), "item", "item"),
+        columns,
+        settings.get("separator", "|"),
+        settings.get("encoding", "utf-8"),
+        settings.get("encoding_errors", "strict"),
+    )
+
+
 def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -> Items:
     """Items that the corpus has not: through their text, categories and numbers; their own ids are unseen."""
     parts, feed = trained.parts, trained.parts.feed
     wanted = parts.inputs["item"]
     count = len(table.id)
+    if not (wanted.text or wanted.numbers or set(wanted.ids) - {"item"}):
+        raise UserError(
+            "this model knows an item by its id alone, so it cannot rank one that training has not met; "
+            "give model.item a text, categories or numbers"
+        )
     text = None
     if feed.item_text is not None:
         texts = render(wanted.text, table, "items") if texts is None else texts

@@ -7,7 +7,7 @@ schema says what the first megabytes look like. Rows are counted from 1, the hea
 import codecs
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ import pyarrow.parquet
 from mobjrec.data.corpus import report
 from mobjrec.errors import UserError
 
-# A file's name; from Python also a pandas or polars frame or an Arrow table, for whose types we import no library.
+# A file's name; from Python also a list of dicts, an Arrow table, or a pandas or polars frame, whose libraries we spare.
 Source = Any
 NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 ROWS = 1 << 17
@@ -43,6 +43,8 @@ def opened(
     Anything but UTF-8 read strictly is decoded in memory first. UserError if the file is absent, empty or of another
     kind.
     """
+    if isinstance(source, list | tuple):
+        return _listed(source)
     if not isinstance(source, (str, Path)):
         return _frame(source)
     path = folder / source
@@ -214,12 +216,27 @@ def _parquet(path: Path) -> File:
     return File(str(path), _distinct(str(path), schema), batches)
 
 
+def _listed(rows: Sequence[Any]) -> File:
+    """One dict a row; a key that a row has not is an empty cell."""
+    name = "the list of dicts"
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
+            raise UserError(f"row {number} of the list is {row!r:.60}; expected a dict {{column: value}}")
+    columns = {}
+    for column in dict.fromkeys(key for row in rows for key in row):
+        try:
+            columns[column] = pa.array([row.get(column) for row in rows], from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise UserError(f"{name}, column {column}: {error}; write one kind of value in all rows") from error
+    return _in_memory(name, pa.table(columns))
+
+
 def _frame(frame: Source) -> File:
     name = f"the {type(frame).__module__.split('.')[0]} {type(frame).__name__}"
     if isinstance(frame, pa.Table):
         return _in_memory(name, frame)
     if not hasattr(frame, "__arrow_c_stream__"):
-        raise UserError(f"{name} is not a table; expected a file name, a pandas or polars frame, or an Arrow table")
+        raise UserError(f"{name} is not a table; expected a file name, a frame, an Arrow table, or a list of dicts")
     try:
         return _in_memory(name, pa.table(frame))
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:

@@ -1,9 +1,10 @@
 """A table of items or users: which column is what, and the rows read by that."""
 
+import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -41,10 +42,34 @@ class Reading(NamedTuple):
     missing_text: str
 
 
-def item_table(source: Source, id_column: str = "item", columns: SideColumns = SIDE) -> Table:
-    """A table of items alone, to be ranked: CSV, TSV, JSON lines, Parquet, or a frame. UserError as for `table`."""
-    file = opened(source, Path(), "utf-8", "strict")
-    return side_table(file, columns, columns.id or id_column, Reading("s", "|", "empty"))
+def item_table(
+    source: Source,
+    id_column: str = "item",
+    columns: SideColumns = SIDE,
+    separator: str = "|",
+    encoding: str = "utf-8",
+    errors: Literal["strict", "replace"] = "strict",
+) -> Table:
+    """Items that no corpus holds, to be ranked: of a file, a frame or a list of dicts.
+
+    Where `columns` names all kinds, other columns are passed over. UserError as for `side_table`, and for a source that
+    `opened` does not take.
+    """
+    file = opened(source, Path(), encoding, errors)
+    named = [one for one in (columns.text, columns.categories, columns.numbers) if one is not None]
+    wanted = list(dict.fromkeys([id_column, *(name for one in named for name in one)]))
+    missing = [name for name in wanted if name not in file.schema.names]
+    if missing:
+        said = f"the id {id_column}" + (f", and {', '.join(wanted[1:])}" if wanted[1:] else "")
+        near = difflib.get_close_matches(missing[0], file.schema.names, 1)
+        hint = f"; is {missing[0]} called {near[0]} there?" if near else ""
+        raise UserError(
+            f"{file.name} has no column {', '.join(missing)}; it has {', '.join(file.schema.names)}. Read are {said}, as the "
+            f"run's config names them{hint}"
+        )
+    if len(named) == 3:
+        file = file._replace(schema=pa.schema([file.schema.field(name) for name in wanted]))
+    return side_table(file, columns, id_column, Reading("s", separator, "empty"))
 
 
 def side_table(file: File, columns: SideColumns, id_column: str, reading: Reading) -> Table:

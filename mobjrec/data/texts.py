@@ -21,6 +21,11 @@ def divide(template: str) -> tuple[str, str]:
     return template[:place], template[place:].replace(_HISTORY, "{")
 
 
+def columns_of(template: str) -> tuple[str, ...]:
+    """The columns that a template names, each once, as they come. ValueError for one that cannot be read."""
+    return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
+
+
 def render(template: str, table: Table, where: str) -> np.ndarray:
     """The texts [N] of a table: text columns as they stand, categories joined by ", ", numbers shortest; missing is "".
 
