@@ -111,6 +111,7 @@ class ListsOf(BaseModel):
     """How events become lists. window: events a list where none is logged, 0 = all of a user's events in a split
 
     eval_window: the same for valid and test, None = as `window`
+    strict: whether a leak between the splits (data/leaks.py) is an error; it is reported in any case
     """
 
     model_config = STRICT
@@ -118,6 +119,7 @@ class ListsOf(BaseModel):
     history: History = History()
     window: int = Field(default=1, ge=0)
     eval_window: int | None = Field(default=None, ge=0)
+    strict: bool = False
 
 
 class BatchOf(BaseModel):
@@ -128,8 +130,9 @@ class BatchOf(BaseModel):
 
     model_config = STRICT
     lists: Count
-    item_row: Count = 64
-    user_row: Count = 256
+    # [CLS], [SEP] and a token between them.
+    item_row: int = Field(default=64, ge=3)
+    user_row: int = Field(default=256, ge=3)
     chunk_rows: Count | None = None
 
 

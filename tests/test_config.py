@@ -169,6 +169,7 @@ def test_a_byte_order_mark_and_carriage_returns_change_nothing(loaded):
         ("{lists: 64}", "{lists: '64'}", "a.yaml:8: batch.lists: ", 'found text "64"; expected a whole number'),
         ("{lists: 64}", "{lists: true}", "a.yaml:8: batch.lists: ", "found true; expected a whole number"),
         ("{lists: 64}", "{lists: -1}", "a.yaml:8: batch.lists: ", "found -1; expected 1 or more"),
+        ("{lists: 64}", "{lists: 64, item_row: 2}", "a.yaml:8: batch.item_row: ", "found 2; expected 3 or more"),
         ("{lists: 64}", "", "a.yaml:8: batch: ", "found null; expected keys and values"),
         ("epochs: 5", "epochs: .nan", "a.yaml:2: epochs: ", "found .nan; expected a number"),
         ("epochs: 5", "epochs: .inf", "a.yaml:2: epochs: ", "found inf; expected a finite number"),

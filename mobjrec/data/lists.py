@@ -11,6 +11,7 @@ from mobjrec.types import Corpus, Dataset, Events, Input, Labels, LabelSpec, Lis
 
 # Composite keys (user, time) and (user, item) are one int64 each: times span less than 2^33 s, items are fewer.
 _WIDE = np.int64(1) << 33
+NAMES = ("training", "validation", "test")
 
 
 def build(
@@ -123,8 +124,12 @@ def _group(user: np.ndarray, parts: np.ndarray, impression: np.ndarray, window: 
 
 def _check_training(train: Lists, parts: np.ndarray) -> None:
     if not len(train.user):
+        shares = ", ".join(
+            f"{count} {name}" for name, count in zip(NAMES, np.bincount(parts, minlength=3), strict=True)
+        )
         raise UserError(
-            f"no list is left for training: {len(parts)} events, split into {np.bincount(parts, minlength=3)}"
+            f"no list is left for training: lists.split makes {len(parts)} events {shares}; give more events, hold a "
+            "smaller share out, or split another way"
         )
 
 

@@ -26,6 +26,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHUNK = 8192  # texts tokenised at a time
 # A token is never longer than this many characters on average: a text is cut there before it is tokenised.
 CHARACTERS = 32
+# More unknown tokens than this share, and little of a text is read.
+STRANGE = 0.2
 # Another one where the files' meaning changes.
 FORMAT = b"2"
 FILES = ("start.npy", "token.npy")
@@ -139,6 +141,20 @@ def tokenise(texts: np.ndarray, tokenizer: Tokenizer, folder: Path, limit: int) 
     return _read(path) or _write(path, texts, tokenizer, limit)
 
 
+def doubts(tokens: Ragged, what: str, limit: str) -> list[str]:
+    """A sentence each where texts are cut, and where more than a fifth of their tokens are unknown.
+
+    what: how the texts are called   limit: the config key that cuts them
+    """
+    said = [f"{what}: {tokens.cut:.1%} are longer than {limit} and are cut there"] if tokens.cut else []
+    if tokens.unknown > STRANGE:
+        said.append(
+            f"{what}: {tokens.unknown:.1%} of the tokens are unknown to the tokeniser; take one that knows the script "
+            "and the words of these texts"
+        )
+    return said
+
+
 def _read(path: Path) -> Ragged | None:
     """What `_write` left at this path; None where there is nothing or it is damaged."""
     try:
@@ -152,6 +168,20 @@ def _read(path: Path) -> Ragged | None:
 
 
 def _write(path: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> Ragged:
+    try:
+        _place(path, texts, tokenizer, limit)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{path.parent} cannot be written: {reason}; name another cache folder with MOBJREC_CACHE, or make room"
+        ) from error
+    found = _read(path)
+    if found is None:
+        raise UserError(f"{path}: the tokens just written cannot be read back; is the disk full or failing?")
+    return found
+
+
+def _place(path: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
         folder = Path(temporary) / path.name
@@ -164,10 +194,6 @@ def _write(path: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> R
             shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.replace(folder, path)
-    found = _read(path)
-    if found is None:
-        raise UserError(f"{path}: the tokens just written cannot be read back; is the disk full or failing?")
-    return found
 
 
 def _fill(folder: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> dict[str, Any]:
@@ -240,7 +266,8 @@ def _wrapped(library: Library) -> Tokenizer:
         ids["[CLS]"],
         ids["[SEP]"],
         ids["[UNK]"],
-        library.get_vocab_size(),
+        # Ids may have gaps: a table of as many rows as there are tokens would be too short, and jax clamps.
+        1 + max(library.get_vocab().values()),
         key_of(library.to_str(), tokenizers.__version__.split(".")[0]),
         save,
     )

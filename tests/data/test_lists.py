@@ -155,6 +155,12 @@ def test_what_cannot_be_built_is_said(settings, says):
             built(corpus(rows), splits.last_out, **settings)
 
 
+def test_a_split_that_leaves_nothing_for_training_is_told_with_its_counts():
+    said = r"lists.split makes 2 events 0 training, 0 validation, 2 test; give more events, hold a smaller share out"
+    with pytest.raises(UserError, match=said):
+        built(corpus([(0, 1, 1, -1, 1), (0, 2, 1, -1, 1)]), splits.by_time)
+
+
 def test_published_without_a_published_split_is_refused():
     with pytest.raises(UserError, match="no published split"):
         built(corpus([(0, 1, 1, -1, 1)]))

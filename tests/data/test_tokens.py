@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer as Library
 
 from mobjrec.data import tokens
-from mobjrec.data.tokens import Ragged, Tokenizer, pretrained, tokenise, trained
+from mobjrec.data.tokens import Ragged, Tokenizer, doubts, pretrained, tokenise, trained
 from mobjrec.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,6 +259,38 @@ def test_a_long_text_is_cut_before_it_is_tokenised(tmp_path):
     tokenizer, seen = counting()
     found = tokenise(np.array(["a" * 100_000, "b"], STRINGS), tokenizer, tmp_path, limit=5)
     assert max(map(len, seen)) == 160 and np.diff(found.start).tolist() == [5, 1] and found.cut == 0.5
+
+
+def test_a_million_letters_without_a_space_are_one_unknown_word_and_said(tmp_path):
+    tokenizer = trained(100)(TEXTS)
+    found = tokenise(np.array(["x" * 1_000_000, "red bus"], STRINGS), tokenizer, tmp_path, limit=8)
+    assert rows(found)[0] == [tokenizer.unknown] and (found.cut, found.unknown) == (0.5, 1 / 3)
+    assert doubts(found, "item texts", "batch.item_row") == [
+        "item texts: 50.0% are longer than batch.item_row and are cut there",
+        "item texts: 33.3% of the tokens are unknown to the tokeniser; take one that knows the script and the words of "
+        "these texts",
+    ]
+
+
+@pytest.mark.parametrize("cut, unknown, said", [(0.0, 0.2, 0), (0.0, 0.21, 1), (0.01, 0.0, 1), (1.0, 1.0, 2)])
+def test_what_is_cut_is_always_told_and_what_is_unknown_beyond_a_fifth(cut, unknown, said):
+    assert len(doubts(Ragged(np.zeros(1, int), np.zeros(0, int), cut, unknown), "texts", "row")) == said
+
+
+def test_a_vocabulary_with_gaps_is_as_large_as_its_largest_id(tmp_path):
+    # A word that stands there twice leaves its first id without a token.
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "bus", "red"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tokenizer = pretrained(str(tmp_path))(TEXTS)
+    assert tokenizer.encode_batch(["red"]) == [[7]] and tokenizer.size == 8
+
+
+@pytest.mark.parametrize("name", ["cache", "cache/tokens"])
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("a file")
+    with pytest.raises(UserError, match=r"cannot be written: .*; name another cache folder with MOBJREC_CACHE"):
+        tokenise(TEXTS, counting()[0], tmp_path / "cache" / "tokens", 4)
 
 
 @pytest.mark.parametrize("texts", [["", ""], []])
