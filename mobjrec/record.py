@@ -114,7 +114,8 @@ class Record:
 def open(folder: Path, config_text: str) -> Record:
     """The run folder, made if it is not there, locked until it is closed or the process ends in any way.
 
-    RunFolderError if another process has it (named), if it holds files and is not a run's, or if it cannot be made.
+    RunFolderError if another process has it (named), if it holds files and is not a run's, if something in it is a link
+    to outside, or if it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,10 +125,14 @@ def open(folder: Path, config_text: str) -> Record:
                 f"{folder} is not a run folder: it holds {', '.join(there[:3])}{' ...' if len(there) > 3 else ''}; "
                 "name an empty folder or one that does not exist yet"
             )
+        folder = folder.resolve()
+        _within(folder)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise RunFolderError(f"{folder} cannot be a run folder: {reason}") from error
+    except (OSError, ValueError) as error:
+        # A ValueError is a NUL in the name.
+        known = "it is a file or a broken link" if isinstance(error, FileExistsError) else ""
+        reason = known or getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{str(folder)!r} cannot be a run folder: {reason}") from error
     if not _locked(lock, fcntl.LOCK_EX, tries=3):
         os.close(lock)
         owner = _owner(folder)
@@ -138,6 +143,16 @@ def open(folder: Path, config_text: str) -> Record:
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
     return Record(folder.resolve(), lock, config_text)
+
+
+def _within(folder: Path) -> None:
+    """RunFolderError where something in the folder is a link to outside: what is written or removed there is not ours."""
+    for path in folder.iterdir():
+        real = Path(os.path.realpath(path))
+        if not real.is_relative_to(folder):
+            raise RunFolderError(
+                f"{path} is a link to {real}; a run writes inside its folder alone: move that here, or link the whole folder"
+            )
 
 
 def rows(folder: Path) -> Iterator[dict[str, Any]]:

@@ -222,3 +222,40 @@ def test_a_full_disk_loses_rows_not_the_run(log, monkeypatch, capsys):
     assert [row["step"] for row in record.rows(log.folder)] == [1, 4]
     assert log.lost == 2
     assert capsys.readouterr().err.count("the run goes on") == 1
+
+
+def test_a_link_to_the_folder_is_the_folder_and_its_lock(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with record.open(tmp_path / "link", "seed: 0") as log:
+        log.start(0)
+        assert log.folder == tmp_path.resolve() / "real"
+        with pytest.raises(RunFolderError, match="is in use"):
+            record.open(tmp_path / "real" / ".." / "real", "seed: 0")
+    assert (tmp_path / "real" / "config.yaml").read_text() == "seed: 0"
+
+
+@pytest.mark.parametrize("name", [record.LOCK, "metrics.jsonl", "checkpoints", "events", "none"])
+def test_a_link_out_of_the_folder_is_refused_and_its_target_left(name, tmp_path):
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    run.mkdir()
+    (run / record.LOCK).write_text("{}")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(outside)
+    if name != "none":
+        outside.write_text("mine")
+    with pytest.raises(RunFolderError, match=f"{name} is a link to .*outside; a run writes inside its folder alone"):
+        record.open(run, "seed: 0")
+    assert name == "none" or outside.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == (["run"] if name == "none" else ["outside", "run"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a\0b", "null byte"), ("broken", "it is a file or a broken link"), ("loop", "broken link")]
+)
+def test_a_name_that_leads_nowhere_is_refused(name, said, tmp_path):
+    (tmp_path / "broken").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunFolderError, match=said):
+        record.open(tmp_path / name, "seed: 0")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "loop"]
