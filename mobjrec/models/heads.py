@@ -1,4 +1,6 @@
-"""The last layer of the scorers that have hidden ones: a linear map per head."""
+"""The last layer of the scorers that have hidden ones, a linear map per head; and which heads have a bias."""
+
+import difflib
 
 import jax.numpy as jnp
 from flax import nnx
@@ -6,14 +8,28 @@ from flax import nnx
 from mobjrec.types import Array
 
 
-def linear_heads(size: int, heads: dict[str, int], bias: bool, *, rngs: nnx.Rngs) -> nnx.Dict:
-    """A linear map of `size` inputs per head, {head: nnx.Linear}.
+def biased(bias: bool | tuple[str, ...] | None, heads: dict[str, int]) -> frozenset[str]:
+    """The heads that get a bias: all for true, none for false or null, else those named.
 
-    Without a bias unless asked: a loss that a shift of all scores does not change (softmax, soft ranks, pairwise) gives
-    a head's bias no gradient but rounding noise, which Adam turns into full steps. A head that needs an offset
-    (sigmoid) finds it through the biases of the hidden layers before it.
+    A loss that a shift of all scores does not change (softmax, soft ranks, pairwise) gives a head's bias no gradient but
+    rounding noise, which Adam turns into full steps; so only heads that another loss reads may have one, and a scorer
+    does not see losses: they are named. ValueError for a name that is no head.
     """
-    return nnx.Dict({name: nnx.Linear(size, width, use_bias=bias, rngs=rngs) for name, width in heads.items()})
+    names = tuple(heads) if bias is True else bias or ()
+    for name in names:
+        if name not in heads:
+            near = difflib.get_close_matches(name, heads, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"bias names {name!r}, which is no head; heads are {', '.join(heads)}{hint}")
+    return frozenset(names)
+
+
+def linear_heads(size: int, heads: dict[str, int], own: frozenset[str], *, rngs: nnx.Rngs) -> nnx.Dict:
+    """A linear map of `size` inputs per head, {head: nnx.Linear}; those in `own` have a bias.
+
+    A head without one that needs an offset (sigmoid) finds it through the biases of the hidden layers before it.
+    """
+    return nnx.Dict({name: nnx.Linear(size, width, use_bias=name in own, rngs=rngs) for name, width in heads.items()})
 
 
 def read(heads: nnx.Dict, x: Array) -> dict[str, Array]:

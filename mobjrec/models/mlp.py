@@ -8,26 +8,30 @@ from flax import nnx
 
 from mobjrec.models.dot import Product
 from mobjrec.models.dropout import dropout as dropped
-from mobjrec.models.heads import linear_heads, read
+from mobjrec.models.heads import biased, linear_heads, read
 from mobjrec.models.tower import Join
 from mobjrec.types import Array, Scorer, Spec
 
 
-def mlp(layers: tuple[int, ...] = (128, 64), dropout: float = 0.0, product: bool = True, bias: bool = False) -> Scorer:
+def mlp(
+    layers: tuple[int, ...] = (128, 64),
+    dropout: float = 0.0,
+    product: bool = True,
+    bias: bool | tuple[str, ...] = False,
+) -> Scorer:
     """Hidden layers over [u, v, u * v, |u - v|, context], shared by all heads, and a linear map per head.
 
     The first layer is kept apart by what it reads, so the user's part is computed once a list and the item's once an
     item, a shared item set included. `product` adds `dot`'s scaled inner product to every score (Rendle et al. 2020: an MLP
     alone takes very long to learn one; here it came 39 % of the way to the best click AUC where dot came 93 %, in the same
-    450 steps). `bias` gives every head a constant of its own: only where all heads are read by
-    losses that a shift of the scores changes; without it a head's offset comes from the hidden layers.
-    ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list.
+    450 steps). `bias` gives heads (true: all) a constant of their own, see `biased`; without it a head's offset comes
+    from the hidden layers. ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list.
     """
     if not layers:
         raise ValueError("mlp needs at least one hidden layer, found layers = (); use dot for a scorer without any")
 
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Mlp:
-        return Mlp(width, heads, spec, layers, dropout, product, bias, rngs=rngs)
+        return Mlp(width, heads, spec, layers, dropout, product, biased(bias, heads), rngs=rngs)
 
     return make
 
@@ -43,7 +47,7 @@ class Mlp(nnx.Module):
         layers: tuple[int, ...],
         rate: float,
         product: bool,
-        bias: bool,
+        own: frozenset[str],
         *,
         rngs: nnx.Rngs,
     ):
@@ -52,8 +56,8 @@ class Mlp(nnx.Module):
         self.context = context_join(spec, layers[0], rngs=rngs)
         pairs = pairwise(layers)
         self.layers = nnx.List([nnx.Linear(size, out, rngs=rngs) for size, out in pairs])
-        self.product = Product(width, heads, bias=False, temperature=None, rngs=rngs) if product else None
-        self.heads = linear_heads(layers[-1], heads, bias, rngs=rngs)
+        self.product = Product(width, heads, frozenset(), temperature=None) if product else None
+        self.heads = linear_heads(layers[-1], heads, own, rngs=rngs)
 
     def __call__(
         self,
@@ -73,7 +77,7 @@ class Mlp(nnx.Module):
         scores = read(self.heads, x)
         if self.product is None:
             return scores
-        products = self.product(users, items, context, context_ids, preference, keys)
+        products = self.product(users, items)
         return {name: score + products[name] for name, score in scores.items()}
 
 

@@ -6,18 +6,18 @@ from flax import nnx
 
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.functional import opened, stack
-from mobjrec.models.heads import linear_heads, read
+from mobjrec.models.heads import biased, linear_heads, read
 from mobjrec.models.mlp import context_join
 from mobjrec.types import Array, Scorer, Spec
 
 
-def transformer(layers: int = 2, heads: int = 4, dropout: float = 0.1, bias: bool = False) -> Scorer:
+def transformer(layers: int = 2, heads: int = 4, dropout: float = 0.1, bias: bool | tuple[str, ...] = False) -> Scorer:
     """Transformer over the user, its history and the items, in which an item reads the user's tokens and itself only.
 
     Post-norm layers (Devlin et al. 2019) of width D and 4 D; so each item's score is a function of user and item alone,
     and its cost grows with L (1 + H), not L^2. A user's tokens do not read items. Order in the history is not seen.
     A history vector that is all zeros counts as absent (`user` writes them so), the user's own never does.
-    `bias`: a constant per head, as for `mlp`. ValueError if the width is not divisible by `heads` or there is no layer.
+    `bias`: a constant for heads, as for `mlp`. ValueError if the width is not divisible by `heads` or there is no layer.
     """
     if layers < 1:
         raise ValueError(f"transformer has layers = {layers}; it needs at least 1")
@@ -27,7 +27,7 @@ def transformer(layers: int = 2, heads: int = 4, dropout: float = 0.1, bias: boo
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Transformer:
         if width % attention_heads:
             raise ValueError(f"the model's width {width} is not divisible by the transformer's {attention_heads} heads")
-        return Transformer(width, heads, spec, layers, attention_heads, dropout, bias, rngs=rngs)
+        return Transformer(width, heads, spec, layers, attention_heads, dropout, biased(bias, heads), rngs=rngs)
 
     return make
 
@@ -45,7 +45,7 @@ class Transformer(nnx.Module):
         layers: int,
         attention_heads: int,
         rate: float,
-        bias: bool,
+        own: frozenset[str],
         *,
         rngs: nnx.Rngs,
     ):
@@ -54,7 +54,7 @@ class Transformer(nnx.Module):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.context = context_join(spec, width, rngs=rngs)
         self.layers = stack(lambda key: Layer(width, attention_heads, rate, rngs=key), layers, rngs)
-        self.heads = linear_heads(width, heads, bias, rngs=rngs)
+        self.heads = linear_heads(width, heads, own, rngs=rngs)
 
     def __call__(
         self,

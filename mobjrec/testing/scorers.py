@@ -26,15 +26,17 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
     """Every promise of a scorer; AssertionError names the first that does not hold.
 
     Its heads have their widths and are finite; items are scored one by one (permuting them permutes the scores, what
-    stands elsewhere in a list has no influence on scores or gradients); a shared set [1, L, D] is the same as the set
-    repeated; absent history vectors do not exist; dropout follows a list's own key; a second call does not recompile;
-    and a gradient reaches every parameter, for `shift_invariant` under a loss that a shift of a list's scores does not
-    change, too. False is for a scorer that was asked for a bias per head.
+    stands elsewhere in a list has no influence on scores or gradients); context is read, or refused by a ValueError; a
+    shared set [1, L, D] is the same as the set repeated; absent history vectors do not exist; dropout follows a list's
+    own key; a second call does not recompile; and a gradient reaches every parameter, for `shift_invariant` under a loss
+    that a shift of a list's scores does not change, too. False is for a scorer that was asked for a bias per head.
     """
     from mobjrec.models.functional import bind, init
 
+    spec = _spec(scorer)
+
     def make(rngs: Any) -> Any:
-        return scorer(WIDTH, HEADS, SPEC, rngs)
+        return scorer(WIDTH, HEADS, spec, rngs)
 
     params, bound, traces = init(make)(jax.random.key(0)), bind(make), []
     sequence = getattr(bound(params), "sequence", False)
@@ -44,27 +46,42 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
         traces.append(None)
         return bound(params)(*inputs, None, keys)
 
-    inputs = _inputs(sequence)
+    inputs = _inputs(spec, sequence)
     scores = score(params, inputs)
     _check_heads(scores)
-    again = score(jax.tree.map(lambda a: a + 0.01, params), _inputs(sequence, seed=1))
+    again = score(jax.tree.map(lambda a: a + 0.01, params), _inputs(spec, sequence, seed=1))
     _check(len(traces) == 1, "a second call with other values compiles again")
     _check(not _close(again, scores, 1e-6), "scores depend neither on parameters nor on inputs")
     _check_items(score, params, inputs, scores)
+    _check_context(score, params, inputs, scores)
     _check_shared(score, params, inputs)
     _check_absent_history(score, params, inputs, scores, sequence)
     _check_dropout(score, params, inputs, scores)
     _check_gradients(score, params, inputs, shift_invariant)
 
 
-def _inputs(sequence: bool, seed: int = 0) -> tuple[Array, ...]:
+def _spec(scorer: Scorer) -> Spec:
+    """The data that the scorer is shown: without context columns where it refuses them."""
+    from mobjrec.models.functional import blank
+
+    try:
+        blank(lambda rngs: scorer(WIDTH, HEADS, SPEC, rngs))
+    except ValueError as error:
+        told = all(name in str(error) for name in ("context", "tab", "hours", "hour"))
+        _check(told, f"a dataset with context columns is refused without naming them: {error}")
+        return SPEC._replace(context=SideSpec())
+    return SPEC
+
+
+def _inputs(spec: Spec, sequence: bool, seed: int = 0) -> tuple[Array, ...]:
     """users [B, S, D], items [B, L, D], context [B, L, F'], context_ids [B, L, C'], the last of S absent."""
     draw = np.random.default_rng(seed)
     users = draw.normal(size=(LISTS, 1 + HISTORY if sequence else 1, WIDTH)).astype(np.float32)
     users[:, HISTORY:] = 0.0
     items = draw.normal(size=(LISTS, ITEMS, WIDTH)).astype(np.float32)
-    context = draw.normal(size=(LISTS, ITEMS, 1)).astype(np.float32)
-    ids = draw.integers(1, 4, size=(LISTS, ITEMS, 3)).astype(np.int32)
+    slots = sum(column.slots for column in spec.context.ids)
+    context = draw.normal(size=(LISTS, ITEMS, len(spec.context.numbers))).astype(np.float32)
+    ids = draw.integers(1, 4, size=(LISTS, ITEMS, slots)).astype(np.int32)
     return tuple(jnp.asarray(a) for a in (users, items, context, ids))
 
 
@@ -91,6 +108,16 @@ def _check_items(score: Any, params: Tree, inputs: tuple[Array, ...], scores: di
     value_other, grads_other = jax.value_and_grad(first)(params, other)
     _check(_close(value, value_other), "an item's score depends on the other items of its list")
     _check(_close(grads, grads_other), "the gradient of an item's score depends on the other items of its list")
+
+
+def _check_context(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
+    users, items, context, ids = inputs
+    for name, other in (("numbers", (context + 1.0, ids)), ("ids", (context, ids % 3 + 1))):
+        if context.size:
+            _check(
+                not _close(score(params, (users, items, *other)), scores),
+                f"the context's {name} are neither read nor refused; a ValueError naming the columns says that they are not",
+            )
 
 
 def _check_shared(score: Any, params: Tree, inputs: tuple[Array, ...]) -> None:

@@ -50,9 +50,15 @@ def test_every_scorer_keeps_the_promises_of_scorers(scorer):
     check_scorer(scorer)
 
 
+@pytest.mark.parametrize("scorer", [dot(), cosine()], ids=["dot", "cosine"])
+def test_context_that_would_not_be_read_is_refused_by_name(scorer):
+    with pytest.raises(ValueError, match=r"the context columns tab, hour; mlp and transformer read context"):
+        scorer(D, {"click": 1}, WITH_CONTEXT, nnx.Rngs(0))
+
+
 def test_a_head_bias_is_only_there_when_asked_for_and_the_suite_sees_that_softmax_cannot_train_it():
-    with pytest.raises(AssertionError, match=r"no gradient reaches \['heads'\]\['click'\]\['bias'\]"):
-        check_scorer(dot(bias=True))
+    with pytest.raises(AssertionError, match=r"no gradient reaches \['heads'\]\['stars'\]\['bias'\]"):
+        check_scorer(cosine(bias=("stars",)))
     check_scorer(dot(bias=True), shift_invariant=False)
 
 
@@ -68,6 +74,8 @@ class Broken(nnx.Module):
         score = jnp.einsum(
             "bd,bld->bl", users[:, 0] * self.scale[...], jnp.broadcast_to(items, (len(users), *items.shape[1:]))
         )
+        if self.fault != "context":
+            score = score + context.sum(-1) + context_ids.sum(-1)
         if self.fault == "softmax":
             score = jax.nn.softmax(score)
         if self.fault == "place":
@@ -85,6 +93,7 @@ class Broken(nnx.Module):
     [
         ("softmax", "depends on the other items"),
         ("place", "permuting the items"),
+        ("context", "the context's numbers are neither read nor refused"),
         ("shared", "shared item set"),
         ("dropout", "dropout depends on which lists"),
         ("width", "declared were"),
@@ -115,6 +124,71 @@ def test_heads_scale_the_user_starting_at_one():
     np.testing.assert_allclose(score(params)["stars"], wanted, rtol=1e-4, atol=1e-5)
     wanted = np.einsum("d,bd,bld->bl", params["heads"]["click"]["scale"][0], USERS[:, 0], ITEMS)
     np.testing.assert_allclose(score(params)["click"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_biased_head_adds_a_constant_and_read_outs_of_user_and_item():
+    params, score = built(dot(bias=("stars",)), {"click": 1, "stars": 2})
+    assert set(params["heads"]["click"]) == {"scale"}
+    assert all(not params["heads"]["stars"][name].any() for name in ("bias", "user", "item"))
+    params = moved(params)
+    u, v, p = USERS[:, 0], ITEMS, params["heads"]["stars"]
+    wanted = np.einsum("kd,bd,bld->blk", p["scale"], u, v) + np.einsum("kd,bld->blk", p["item"], v)
+    wanted += (p["bias"] + u @ p["user"].T)[:, None]
+    np.testing.assert_allclose(score(params)["stars"], wanted, rtol=1e-4, atol=1e-5)
+    alone = {"heads": {name: {"scale": params["heads"][name]["scale"]} for name in ("click", "stars")}}
+    np.testing.assert_array_equal(score(params)["click"], built(dot(), {"click": 1, "stars": 2})[1](alone)["click"])
+
+
+def test_a_biased_cosine_reads_directions_alone():
+    params, score = built(cosine(0.5, bias=True), {"click": 1})
+    params = moved(params)
+    u, v, p = unit(USERS[:, 0]), unit(ITEMS), params["heads"]["click"]
+    wanted = np.einsum("bd,bld->bl", u, v) / 0.5 + v @ p["item"][0] + (u @ p["user"][0] + p["bias"])[:, None]
+    np.testing.assert_allclose(score(params)["click"], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(score(params, USERS * 7, ITEMS * 0.1)["click"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_offsets_of_user_and_item_are_learnt_where_a_product_alone_misses_them():
+    of_users, of_items = np.linspace(-1, 1, 6), np.linspace(-1, 1, 5)
+    ratings = 3 + of_users[:, None] + of_items
+    # The nearest product of two numbers is off by what the second singular value holds.
+    least = np.linalg.svd(ratings, compute_uv=False)[1] ** 2 / ratings.size
+    first = np.random.default_rng(0).normal(size=11).astype(np.float32)
+
+    def rest(bias):
+        start, score = built(dot(bias=bias), {"r": 1})
+
+        def loss(tree):
+            users, items = (tree[name][:, None] * jnp.eye(1, D) for name in ("users", "items"))
+            return jnp.mean((score(tree["scorer"], users[:, None], items[None])["r"] - ratings) ** 2)
+
+        move = jax.jit(jax.value_and_grad(loss))
+        tree = {"users": 0.1 * first[:6], "items": 0.1 * first[6:], "scorer": start}
+        for _ in range(1500):
+            value, grads = move(tree)
+            tree = jax.tree.map(lambda a, g: a - 0.1 * g, tree, grads)
+        return float(value)
+
+    assert rest(True) < 0.5 * least < 0.99 * least < rest(False)
+
+
+def test_a_bias_of_no_head_is_refused():
+    for scorer in (
+        dot(("stars",)),
+        cosine(bias=("stars",)),
+        mlp(bias=("stars",)),
+        transformer(heads=2, bias=("stars",)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"bias names 'stars', which is no head; heads are star; did you mean star\?"
+        ):
+            scorer(D, {"star": 1}, SPEC, nnx.Rngs(0))
+
+
+def test_hidden_layers_have_a_constant_for_the_heads_that_are_named():
+    for scorer in (mlp((16,), bias=("stars",)), transformer(1, 2, bias=("stars",))):
+        params, _ = built(scorer, {"click": 1, "stars": 3})
+        assert set(params["heads"]["click"]) == {"kernel"} and set(params["heads"]["stars"]) == {"kernel", "bias"}
 
 
 def test_a_shared_set_is_one_matrix_product_and_never_gathered_for_every_list():
