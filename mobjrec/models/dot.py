@@ -9,14 +9,13 @@ from mobjrec.models.heads import biased, squeezed
 from mobjrec.types import Array, Scorer, Spec
 
 
-def dot(bias: bool | tuple[str, ...] | None = None) -> Scorer:
+def dot(bias: bool | tuple[str, ...] = False) -> Scorer:
     """Inner product of user and item: s_k = <a_k u, v>, a_k a learnt scale per dimension, ones at the start.
 
     A single score has no scale: it is u.v, and with ids alone the ranker is matrix factorisation (Koren et al. 2009).
-    bias: heads to which m_k + <b_k, u> + <c_k, v> is added, all learnt from zero: the mean, the user's and the item's
-    offset of that paper's eq. 4, read out of their vectors. True: all heads; null: in a config, the heads of objectives
-    that predict their label (a rating, a probability), which need an offset; none else. A loss that a shift of a list's
-    scores does not change cannot learn m_k and b_k, see `biased`.
+    bias: heads (true: all) to which m_k + <b_k, u> + <c_k, v> is added, all learnt from zero: the mean, the user's and
+    the item's offset of that paper's eq. 4, read out of their vectors. For heads that predict their label, a rating or a
+    probability; none by default, as a loss that a shift of a list's scores does not change cannot learn m_k and b_k.
 
     ValueError where the data has context columns, which this scorer does not read, and for a bias of no head.
     """
@@ -28,7 +27,7 @@ def dot(bias: bool | tuple[str, ...] | None = None) -> Scorer:
     return make
 
 
-def cosine(temperature: float = 0.1, bias: bool | tuple[str, ...] | None = None) -> Scorer:
+def cosine(temperature: float = 0.1, bias: bool | tuple[str, ...] = False) -> Scorer:
     """Cosine of user and item over a temperature: s_k = cos(a_k u, v) / t, in [-1 / t, 1 / t]; 0 where a vector is 0.
 
     a_k, bias, what is refused: as for `dot`; the offsets are read out of u and v at length 1, so that lengths have no

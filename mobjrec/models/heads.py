@@ -8,8 +8,8 @@ from flax import nnx
 from mobjrec.types import Array
 
 
-def biased(bias: bool | tuple[str, ...] | None, heads: dict[str, int]) -> frozenset[str]:
-    """The heads that get a bias: all for true, none for false or null, else those named.
+def biased(bias: bool | tuple[str, ...], heads: dict[str, int]) -> frozenset[str]:
+    """The heads that get a bias: all for true, none for false, else those named.
 
     A loss that a shift of all scores does not change (softmax, soft ranks, pairwise) gives a head's bias no gradient but
     rounding noise, which Adam turns into full steps; so only heads that another loss reads may have one, and a scorer
