@@ -11,7 +11,7 @@ from mobjrec import state
 from mobjrec.config import Block, Config
 from mobjrec.data import lists as list_room
 from mobjrec.data import order
-from mobjrec.data.batching import Feed, Size, needs, plan
+from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width, plan
 from mobjrec.data.columns import side
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, tokenise
@@ -189,13 +189,17 @@ def feed_of(
         else tokenise(distinct if name == "item" else text, tokenizer, cache / "tokens", limits[name])
         for name, text in texts.items()
     }
-    return tokenizer, feed._replace(
+    feed = feed._replace(
         item_text=None if item_text is None else item_text.astype(np.int32),
         item_tokens=tokens["item"],
         profile_tokens=tokens["profile"],
         event_tokens=tokens["event"],
         cls=tokenizer.cls,
         sep=tokenizer.sep,
+    )
+    items, users = longest_texts(feed)
+    return tokenizer, feed._replace(
+        item_width=packed_width(feed.item_row, items), user_width=packed_width(feed.user_row, users)
     )
 
 

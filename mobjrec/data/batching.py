@@ -17,7 +17,8 @@ class Feed(NamedTuple):
     item_tokens, profile_tokens (by user), event_tokens (by item, as a history names it): token ids without specials
     stored_items [texts, D], stored_users {split: [Q, D]}: encoder outputs where the encoder is frozen
     lower_items (by text), lower_users {split: by list}: what its lower layers make of the texts where only those are
-    history: history vectors a list gets, 0 = none   reads_users: whether users have a text
+    item_row, user_row: tokens that a text is cut to   item_width, user_width: tokens of a training batch's packed rows
+    history: history vectors a list gets, 0 = none
     """
 
     dataset: Dataset
@@ -35,6 +36,8 @@ class Feed(NamedTuple):
     sep: int = 0
     item_row: int = 0
     user_row: int = 0
+    item_width: int = 0
+    user_width: int = 0
     history: int = 0
     stored_items: np.ndarray | None = None
     stored_users: dict[int, np.ndarray] | None = None
@@ -98,6 +101,18 @@ def user_sequences(feed: Feed, user: np.ndarray, spans: np.ndarray, history: np.
     return Ragged(start, np.concatenate(sequences) if sequences else np.zeros(0, np.int32))
 
 
+def longest_texts(feed: Feed) -> tuple[int, int]:
+    """Tokens of the longest item text and, at most, of the longest user text in training."""
+    items = 0 if feed.item_tokens is None else np.diff(feed.item_tokens.start).max(initial=0)
+    lists, users = feed.dataset.train, np.zeros(len(feed.dataset.train.user), np.int64)
+    if feed.profile_tokens is not None:
+        users += np.diff(feed.profile_tokens.start)[lists.user]
+    if feed.event_tokens is not None:
+        told = np.concatenate([[0], np.cumsum(np.diff(feed.event_tokens.start)[feed.dataset.history])])
+        users += told[lists.history[:, 1]] - told[lists.history[:, 0]]
+    return int(items) + 2, int(users.max(initial=0)) + 2
+
+
 def needs(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> Size:
     """The rows and slots that this batch takes, unrounded."""
     users, items, _ = _texts(feed._replace(lower_items=None, lower_users=None), lists, rows, drawn)
@@ -119,8 +134,8 @@ def build(
         largest = sizes[-1] if sizes else need
         size = Size(*(max(n, m) for n, m in zip(need, largest, strict=True)))
         size = size._replace(user_rows=rounded(size.user_rows, multiple), item_rows=rounded(size.item_rows, multiple))
-    user_texts = _lay(users, size.user_rows, size.user_slots, feed.user_row)
-    item_texts = _lay(items, size.item_rows, size.item_slots, feed.item_row)
+    user_texts = _lay(users, size.user_rows, size.user_slots)
+    item_texts = _lay(items, size.item_rows, size.item_slots)
     cells = sum(t.slot.size for t in (user_texts, item_texts) if t is not None and t.slot is not None)
     labels, observed = labels_of(feed.dataset, lists, drawn)
     who = np.where(rows >= 0, lists.user[rows], -1)
@@ -179,6 +194,13 @@ def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
     return tuple(Size(int(tops[e][0]), slots[0], int(tops[e][1]), slots[1]) for e in chosen[1])
 
 
+def packed_width(row: int, longest: int) -> int:
+    """Tokens of a packed row: `row` halved while the longest text fits and NARROW are left, so that little stays empty."""
+    while row % 2 == 0 and row // 2 >= max(longest, NARROW):
+        row //= 2
+    return row
+
+
 def rounded(count: int, multiple: int) -> int:
     """`count` rounded up to a multiple, at least one of it."""
     return max(1, -(-count // multiple)) * multiple
@@ -210,7 +232,7 @@ def _user_texts(feed: Feed, lists: Lists, rows: np.ndarray) -> Packed:
     name = np.full(len(rows), -1)
     name[rows >= 0] = inverse.reshape(-1)
     lower = None if feed.lower_users is None else _of(feed.lower_users[lists.split], real[first])
-    return _packed(name, user_sequences(feed, distinct[:, 0], distinct[:, 1:]), feed.user_row, lower)
+    return _packed(name, user_sequences(feed, distinct[:, 0], distinct[:, 1:]), feed.user_width or feed.user_row, lower)
 
 
 def _item_texts(feed: Feed, drawn: Drawn, history: np.ndarray | None) -> Packed:
@@ -223,7 +245,7 @@ def _item_texts(feed: Feed, drawn: Drawn, history: np.ndarray | None) -> Packed:
     if feed.stored_items is not None:
         return Packed(name, _stored(feed.stored_items[texts]), len(texts), 1, 0)
     lower = None if feed.lower_items is None else _of(feed.lower_items, texts)
-    return _packed(name, item_sequences(feed, texts), feed.item_row, lower)
+    return _packed(name, item_sequences(feed, texts), feed.item_width or feed.item_row, lower)
 
 
 def _of(states: States, texts: np.ndarray) -> States:
@@ -245,6 +267,8 @@ def _packed(name: np.ndarray, sequences: Ragged, row_length: int, lower: States 
 
 # A further size is a further compilation, 10 s and more for a BERT: none is added while rows are this near to the need.
 ENOUGH = 1.07
+# Shorter packed rows hold too few texts to fill well.
+NARROW = 64
 _MANY = 1 << 20  # more slots than a row can have
 
 
@@ -252,7 +276,7 @@ def _stored(vectors: np.ndarray) -> Texts:
     return Texts(None, None, None, np.ones((len(vectors), 1), bool), vector=vectors[:, None].astype(np.float32))
 
 
-def _lay(packed: Packed, rows: int, slots: int, row_length: int) -> Texts | None:
+def _lay(packed: Packed, rows: int, slots: int) -> Texts | None:
     """The texts padded to `rows` rows and `slots` slots."""
     if packed.texts is None:
         return None

@@ -17,6 +17,11 @@ TOPICS = {
     "music": (("ukulele", "headphones", "metronome", "songbook", "drum"), ("warm", "portable", "mellow")),
     "sport": (("racket", "dumbbell", "yoga mat", "jersey", "ball"), ("durable", "grippy", "breathable")),
 }
+# Up to three of these close a description: descriptions of real shops differ in length.
+MORE = (
+    "Ships the same day.", "A favourite of beginners and of those who have done this for years.", "Two years of warranty.",
+    "Made by hand in a small workshop by the sea.", "Now lighter than before, and easier to clean.",
+)  # fmt: skip
 CITIES = ("Lyon", "Porto", "Graz", "Turin", "Ghent")
 
 CONFIG = """\
@@ -51,7 +56,7 @@ lists:
   split: {{use: by_time, valid: 0.15, test: 0.15}}
   history: {{of: click, last: 10}}
 candidates: {{use: as_logged, size: {shown}}}
-batch: {{lists: 16, item_row: 32, user_row: 64}}
+batch: {{lists: 32, item_row: 128, user_row: 128}}
 
 model:
   use: ranker
@@ -97,6 +102,7 @@ def _items(random: np.random.Generator) -> list[tuple]:
         nouns, kinds = TOPICS[topics[0]]
         noun, kind = random.choice(nouns), random.choice(kinds)
         text = f"A {kind} {noun} for {' and '.join(topics)} lovers, model {number + 1}."
+        text = " ".join([text, *random.choice(MORE, size=random.integers(0, 4), replace=False)])
         brand = random.choice(["Alder", "Birch", "Cedar", ""])
         rows.append(
             (f"i{number + 1}", f"{kind} {noun}".capitalize(), text, brand, "|".join(topics), random.integers(5, 90))

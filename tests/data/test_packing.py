@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobjrec.config import load
 from mobjrec.data import order
-from mobjrec.data.batching import Size, plan
-from mobjrec.data.packing import lay, pack
+from mobjrec.data.batching import Size, item_sequences, longest_texts, packed_width, plan, user_sequences
+from mobjrec.data.packing import Packing, cells, lay, pack
+from mobjrec.parts import assemble
+from mobjrec.resolve import complete
 
 ROW = 16
 
@@ -20,8 +25,13 @@ def test_no_two_texts_overlap_and_none_is_lost(lengths):
     assert taken.max() <= 1
     assert taken.sum() == lengths.sum()
     assert len({(r, s) for r, s in zip(found.row, found.slot, strict=True)}) == len(lengths)
-    # First fit decreasing never takes more than 11/9 of the best, plus one.
-    assert found.rows <= int(np.ceil(lengths.sum() / ROW)) * 11 / 9 + 1
+    # No two rows could have been one.
+    full = np.sort(taken.sum(1))
+    assert len(full) < 2 or full[0] + full[1] > ROW
+
+
+def one(packing: Packing, text: int) -> Packing:
+    return packing._replace(**{name: getattr(packing, name)[text : text + 1] for name in ("row", "slot", "offset")})
 
 
 @given(st.lists(st.integers(1, ROW), min_size=1, max_size=30))
@@ -37,6 +47,8 @@ def test_every_text_stands_in_its_slot_with_positions_from_0(lengths):
         assert texts.tokens[row][mine].tolist() == tokens[begin : begin + length].tolist()
         assert texts.position[row][mine].tolist() == list(range(length))
         assert texts.used[row, found.slot[text]]
+        places = cells(np.array([begin]), lengths[text : text + 1], one(found, text), found.rows + 1, ROW)
+        assert places[row][mine].tolist() == list(range(begin, begin + length)) and (places >= 0).sum() == length
         begin += length
     assert texts.used.sum() == len(lengths)
     assert (texts.slot > 0).sum() == lengths.sum()
@@ -82,3 +94,20 @@ def test_an_epoch_meets_every_list_once_and_the_next_in_another_order():
 
 def test_the_next_seed_is_not_the_next_epoch():
     assert order.permutation(0, 1, 50).tolist() != order.permutation(1, 0, 50).tolist()
+
+
+@pytest.mark.parametrize(
+    "row, longest, found", [(512, 40, 64), (512, 64, 64), (512, 65, 128), (512, 512, 512), (96, 10, 96), (24, 12, 24)]
+)
+def test_packed_rows_are_halved_while_the_longest_text_fits(row, longest, found):
+    assert packed_width(row, longest) == found
+
+
+def test_the_longest_text_is_the_longest_that_training_builds(tmp_path):
+    config = load(Path(__file__).parents[1] / "tiny.yaml", ["batch.item_row=512", "batch.user_row=512"])
+    parts = assemble(complete(config), tmp_path)
+    items, users = longest_texts(parts.feed)
+    lists = parts.dataset.train
+    every = user_sequences(parts.feed, lists.user, lists.history)
+    assert users == np.diff(every.start).max()
+    assert items == np.diff(item_sequences(parts.feed, np.arange(len(parts.feed.item_tokens.start) - 1)).start).max()

@@ -288,3 +288,14 @@ def test_without_conflict_one_order_is_best_for_both():
 def test_settings_that_make_no_corpus_are_named(settings, said):
     with pytest.raises(UserError, match=said):
         synthetic(**settings)
+
+
+def test_filler_lengthens_descriptions_and_leaves_all_else():
+    short, long = synthetic(**SMALL), synthetic(**SMALL, filler=20)
+    counts = [
+        (len(long_text.split()) - len(text.split()), long_text.startswith(text))
+        for text, long_text in zip(short.items.text["description"], long.items.text["description"], strict=True)
+    ]
+    assert all(starts for _, starts in counts)
+    assert {0, 20} <= {more for more, _ in counts} <= set(range(21))
+    np.testing.assert_array_equal(short.events.feedback["click"], long.events.feedback["click"])

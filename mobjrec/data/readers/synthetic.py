@@ -26,6 +26,7 @@ def synthetic(
     cold_users: float = 0.0,
     cold_items: float = 0.0,
     noise: float = 0.5,
+    filler: int = 0,
     seed: int = 0,
 ) -> Corpus:
     """Impression lists of users with two favourite topics over items with a topic, a lure and a quality, told by the
@@ -35,7 +36,8 @@ def synthetic(
     click only, ~ Normal(3 + z, noise) stars, z at the angle arccos(1 - 2 conflict) to x: 0 orders items as clicks do,
     0.5 by quality alone, 1 the other way round. position_bias: exposure 1 / rank^position_bias   missing: share of both
     labels that is not observed   cold_users, cold_items: shares, the last rows, that appear in the last 15 % of the
-    lists only; where they are many, cold users have fewer than `lists_per_user` each.
+    lists only; where they are many, cold users have fewer than `lists_per_user` each.   filler: a description has up to
+    so many more words that mean nothing, uniform from 0
     `Corpus.best` is the oracle of readers/oracle.py. The same settings give the same bits.
 
     UserError for shares outside [0, 1], sizes that cannot be filled, and more cold users than the last 15 % holds.
@@ -43,10 +45,11 @@ def synthetic(
     _check(0, 1, {"conflict": conflict, "missing": missing, "cold_users": cold_users, "cold_items": cold_items})
     _check(0, LARGE, {"noise": noise, "position_bias": position_bias})
     _check(1, LARGE, {"users": users, "items": items, "lists_per_user": lists_per_user, "list_size": list_size})
+    _check(0, LARGE, {"filler": filler})
     _check(2, LARGE, {"topics": topics})
     warm, late = items - round(cold_items * items), round(cold_users * users)
     _check_room(warm, items, list_size, users - late, late, lists_per_user)
-    random = [np.random.default_rng(np.random.SeedSequence([seed, n])) for n in range(5)]
+    random = [np.random.default_rng(np.random.SeedSequence([seed, n])) for n in range(6)]
     law = Law(topics, conflict, noise, position_bias, list_size)
 
     # A full grid of topics, lures and qualities, so that every kind of user clicks at the same rate, before and after
@@ -74,6 +77,8 @@ def synthetic(
         numbers={},
     )
     title, description = _texts(topic, lure, quality, topics, random[0])
+    if filler:
+        description = _longer(description, filler, random[5])
     return Corpus(
         users=Table(_names("u", users), {}, {}, {}),
         items=Table(_names("i", items), {"title": title, "description": description}, {}, {}),
@@ -158,6 +163,13 @@ def _texts(topic, lure, quality, topics: int, random: np.random.Generator) -> tu
         parts += [FILLER[n] for n in random.integers(0, len(FILLER), 2)]
         descriptions.append(" ".join(parts[n] for n in random.permutation(len(parts))))
     return np.array(titles, STRINGS), np.array(descriptions, STRINGS)
+
+
+def _longer(texts: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
+    """The texts with up to so many words more that mean nothing."""
+    counts = random.integers(0, most + 1, len(texts))
+    more = [" ".join(FILLER[n] for n in random.integers(0, len(FILLER), count)) for count in counts.tolist()]
+    return np.array([f"{text} {added}".strip() for text, added in zip(texts.tolist(), more, strict=True)], STRINGS)
 
 
 def _names(letter: str, count: int) -> np.ndarray:
