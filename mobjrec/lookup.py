@@ -59,6 +59,13 @@ def lookup(seam: str, use: str) -> Callable[..., Any]:
     return function
 
 
+def settled_by(seam: str, use: str) -> Callable[..., Any] | None:
+    """The function NAME_settled that stands beside the one that `use` names, None where there is none."""
+    module, _, name = use.rpartition(":")
+    room = _module(module or ROOMS[seam])
+    return getattr(room, f"{name if module else name.replace('-', '_')}_settled", None)
+
+
 def _in_room(seam: str, use: str) -> Callable[..., Any]:
     name = use.replace("-", "_")
     room = _module(ROOMS[seam])

@@ -1,6 +1,7 @@
 """A loss bound to a head and a label, and the one reduction over lists."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,11 @@ def single(
     )
 
 
+def single_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """The head of `single` by its name."""
+    return {"head": settings["head"] or settings["label"]}
+
+
 def recall(
     label: str = "click",
     k: int = 20,
@@ -104,6 +110,12 @@ def recall(
 
     # The surrogate alone falls below 0 where |P| > k (-0.09 found by descent); mixed half with the list loss it does not.
     return Objective(value, predict, heads={head: 1}, labels=(label,), label=label, positive=softmax >= 0.5)
+
+
+def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """The head of `recall` by its name, and the temperature of its cut."""
+    cut = settings["temperature_cut"]
+    return {"head": settings["head"] or settings["label"], "temperature_cut": settings["k"] / 2 if cut is None else cut}
 
 
 def satisfied_click(click: str = "click", after: str = "satisfied") -> Objective:

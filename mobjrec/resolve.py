@@ -5,6 +5,11 @@ defaults are written down.
 
 A short name is looked up in the `__all__` of the seam's room (`ml-100k` is `ml_100k` there); `module:name` is an import
 path, the current folder included. Nothing is registered, and no room is imported before one of its names is asked for.
+
+Where settings say something about others (weights of a folder about sizes, a label about its head), a function
+`NAME_settled(settings, given) -> {setting: value}` may stand beside NAME: settings are plain and complete, `given` the
+names of those that the config gives; what it returns takes their place, None being left out as not known here. A
+ValueError of its is a problem of the block. So a dump holds what is in force.
 """
 
 import functools
@@ -15,7 +20,7 @@ from typing import Any, NamedTuple
 from mobjrec.config import Block, Config, plain, validated
 from mobjrec.errors import UserError
 from mobjrec.fitting import MISSING, Fit, expected_of, fit, recorded
-from mobjrec.lookup import THEMSELVES, lookup, seam_of, short_name
+from mobjrec.lookup import THEMSELVES, lookup, seam_of, settled_by, short_name
 from mobjrec.problems import KeyPath, Problem, found, nearest, report
 
 # What the caller of a bound function hands over, by seam: a config cannot set it.
@@ -65,7 +70,7 @@ def bind(seam: str, block: Block | Mapping[str, Any] | str, *, where: str, objec
 def complete(config: Config) -> Config:
     """The same config with every default of every function it names written in; complete(complete(c)) = complete(c).
 
-    Nothing is built or read. UserError lists everything that is wrong in any block, with its line.
+    Nothing is built; read is what a NAME_settled looks at. UserError lists all that is wrong in any block, with its line.
     """
     scope = Scope(tuple(config.objectives), False, [])
     data = plain(config)
@@ -112,10 +117,28 @@ def _bound(seam: str, given: Any, path: KeyPath, scope: Scope) -> Bound | None:
     fits = {name: _setting(use, name, *hint, settings, path, scope) for name, hint in hints.items()}
     if len(scope.problems) > before:
         return None
+    for name, value in _settled(seam, use, settings, fits, path, scope).items():
+        fits[name] = None if value is None else _setting(use, name, *hints[name], {name: value}, path, scope)
+    if len(scope.problems) > before:
+        return None
     kept = {name: one for name, one in fits.items() if one is not None}
     arguments = {name: one.value for name, one in kept.items()}
     block = Block.model_validate({"use": use} | {name: one.plain for name, one in kept.items()})
     return Bound(_called(seam, function, arguments, path), arguments, block)
+
+
+def _settled(
+    seam: str, use: str, settings: Mapping[str, Any], fits: Mapping[str, Fit | None], path: KeyPath, scope: Scope
+) -> dict[str, Any]:
+    """What settings say about others, {} where nothing or a problem was noted."""
+    settle = settled_by(seam, use)
+    if settle is None:
+        return {}
+    try:
+        return settle({name: one.plain for name, one in fits.items() if one is not None}, frozenset(settings))
+    except (ValueError, UserError) as error:
+        scope.problems.append(Problem(path, str(error)))
+        return {}
 
 
 def _called(seam: str, function: Callable[..., Any], arguments: dict[str, Any], path: KeyPath) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mobjrec import losses, objectives
+from mobjrec.resolve import bind
 from mobjrec.testing import check_objective
 from mobjrec.testing.objectives import _batch, _outputs
 from mobjrec.types import Clock, LabelSpec, Objective, Outputs, SideSpec, Spec
@@ -199,3 +200,18 @@ def test_a_masked_list_has_no_gradient_whatever_stands_there():
     grads = jax.grad(lambda s: one.value(found._replace(scores=s), given, (), (), NOW)[0].sum())(scores)
     np.testing.assert_array_equal(grads["click"][4], np.zeros(6))
     assert all(np.isfinite(grad).all() for grad in grads.values())
+
+
+@pytest.mark.parametrize(
+    "block, wanted",
+    [
+        ({"use": "single", "loss": "softmax", "label": "click"}, {"head": "click"}),
+        ({"use": "single", "loss": "softmax", "label": "click", "head": "own"}, {"head": "own"}),
+        ({"use": "recall", "k": 5}, {"head": "click", "temperature_cut": 2.5}),
+        ({"use": "recall", "label": "like", "temperature_cut": 1.0}, {"head": "like", "temperature_cut": 1.0}),
+    ],
+)
+def test_a_config_says_the_head_and_the_temperature_in_force(block, wanted):
+    found = bind("objective", block, where="objectives.one")
+    assert {name: found.block.settings[name] for name in wanted} == wanted
+    assert tuple(found.call().heads) == (wanted["head"],)

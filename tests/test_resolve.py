@@ -382,6 +382,24 @@ def test_all_problems_of_a_block_are_reported_at_once():
     ]
 
 
+def test_what_settings_say_of_others_is_written_down_and_what_contradicts_is_refused(tmp_path, monkeypatch):
+    text = (
+        "from mobjrec.types import Weighting\n"
+        "def sized(width: int = 4, inner: int | None = None, kept: int = 1) -> Weighting:\n"
+        "    return (width, inner, kept)\n"
+        "def sized_settled(settings, given):\n"
+        "    if settings['width'] < 0:\n"
+        "        raise ValueError('width is below 0')\n"
+        "    return {'inner': 2 * settings['width'], 'kept': 5 if 'kept' in given else None}\n"
+    )
+    write(tmp_path, monkeypatch, "sizes_of_mine", text)
+    bound = bind("weighting", {"use": "sizes_of_mine:sized", "width": 3}, where="weighting")
+    assert bound.block.settings == {"width": 3, "inner": 6} and bound.call() == (3, 6, 1)
+    assert bind("weighting", {"use": "sizes_of_mine:sized", "kept": 2}, where="weighting").call() == (4, 8, 5)
+    with pytest.raises(UserError, match=r"^weighting: width is below 0"):
+        bind("weighting", {"use": "sizes_of_mine:sized", "width": -1}, where="weighting")
+
+
 def test_a_functions_own_complaint_carries_the_blocks_path():
     call = bind("weighting", {"use": "static", "weights": {"click": -1}}, where="weighting", objectives=("click",)).call
     with pytest.raises(UserError, match=r"^weighting: weights are \(-1\.0,\); none may be negative$"):

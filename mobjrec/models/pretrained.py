@@ -1,6 +1,7 @@
 """A Hugging Face BERT folder -> sizes and parameters. Safetensors only, all checked before anything is used."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +40,8 @@ COUNTS = (
     "vocab_size",
     "type_vocab_size",
 )
+# Settings of `bert` that a folder's weights decide.
+STATED = ("layers", "width", "heads", "feed_forward", "pooling", "normalise")
 TABLES = {"word": "word_embeddings", "position": "position_embeddings", "type": "token_type_embeddings"}
 
 
@@ -73,6 +76,30 @@ def read_sizes(weights: str) -> Sizes:
         if not isinstance(counts[name], int) or counts[name] < 1:
             raise UserError(f"{path}: {name} is {counts[name]!r}; it must be a whole number of at least 1")
     return Sizes(*counts.values(), *_pooling(folder))
+
+
+def bert_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """The settings of `bert` in force: with `weights` the folder's sizes and pooling, which are not known before it is here.
+
+    ValueError for a given one that differs from the folder's: it would be overruled. UserError for a damaged folder.
+    """
+    weights = settings["weights"]
+    if not weights:
+        return {"feed_forward": 4 * settings["width"]} if settings["feed_forward"] is None else {}
+    chosen = {name: settings[name] for name in STATED if name in given and settings.get(name) is not None}
+    try:
+        find(weights)
+    except UserError:
+        return dict.fromkeys(STATED) | chosen
+    sizes = read_sizes(weights)
+    stated = {name: getattr(sizes, name) for name in STATED}
+    # A folder's vectors may be normalised besides, not the other way round.
+    stated["normalise"] |= chosen.get("normalise", False)
+    wrong = [name for name, value in chosen.items() if value != stated[name]]
+    if wrong:
+        differ = " and ".join(f"{name} is {chosen[name]}, but {weights} has {stated[name]}" for name in wrong)
+        raise ValueError(f"{differ}; with weights the folder decides: drop {', '.join(wrong)}, or drop weights")
+    return stated
 
 
 def _pooling(folder: Path) -> tuple[Literal["mean", "cls"], bool]:

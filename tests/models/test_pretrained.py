@@ -20,6 +20,7 @@ from mobjrec.errors import UserError
 from mobjrec.models import pretrained
 from mobjrec.models.bert import Last, bert
 from mobjrec.models.functional import init
+from mobjrec.resolve import bind
 from mobjrec.types import Texts
 
 TINY = Path(__file__).resolve().parents[1] / "fixtures" / "bert-tiny"
@@ -335,3 +336,49 @@ def test_minilm_gives_its_published_vectors():
     np.testing.assert_allclose(vectors[MAN][:6], [0.03324, 0.00441, -0.00628, 0.04838, -0.13870, -0.03362], atol=2e-5)
     for (left, right), cosine in COSINES.items():
         assert vectors[left] @ vectors[right] == pytest.approx(cosine, abs=2e-4)
+
+
+SIZES = ("layers", "width", "heads", "feed_forward", "pooling", "normalise")
+
+
+def bound(folder, **settings):
+    block = {"use": "bert", "weights": str(folder), **settings}
+    return bind("Encoder", block, where="model.encoder").block.settings
+
+
+def test_a_config_with_weights_says_the_sizes_of_their_folder(folder):
+    sizes = {name: getattr(pretrained.read_sizes(str(folder)), name) for name in SIZES}
+    assert {name: value for name, value in bound(folder).items() if name in sizes} == sizes
+    assert bound(folder, **sizes) == bound(folder)
+    assert bound(folder, feed_forward=None) == bound(folder)
+    assert bound(folder, normalise=True)["normalise"] is True
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"layers": 4}, "layers is 4, but {} has 3; .*drop layers"),
+        ({"width": 8, "pooling": "cls"}, "width is 8, but {} has 24 and pooling is cls, but {} has mean; .*drop width"),
+        ({"feed_forward": 8}, "feed_forward is 8, but"),
+    ],
+)
+def test_sizes_beside_weights_that_the_folder_overrules_are_refused(folder, settings, says):
+    with pytest.raises(UserError, match=r"model\.encoder: " + says.replace("{}", str(folder))):
+        bound(folder, **settings)
+
+
+def test_vectors_that_the_folder_normalises_cannot_be_left_as_they_are(folder):
+    (folder / "modules.json").write_text(json.dumps([{"type": "x.Transformer"}, {"type": "x.Normalize"}]))
+    assert bound(folder)["normalise"] is True
+    with pytest.raises(UserError, match=r"normalise is False, but .* has True"):
+        bound(folder, normalise=False)
+
+
+def test_sizes_are_left_out_of_a_config_as_long_as_the_folder_is_not_there(tmp_path):
+    settings = {"use": "bert", "weights": str(tmp_path / "later"), "layers": 6}
+    found = bind("Encoder", settings, where="model.encoder").block.settings
+    assert found["layers"] == 6 and not {"width", "heads", "feed_forward", "pooling", "normalise"} & found.keys()
+
+
+def test_without_weights_the_inner_width_is_said():
+    assert bind("Encoder", {"use": "bert", "width": 8}, where="model.encoder").block.settings["feed_forward"] == 32
