@@ -1,10 +1,15 @@
 """The pages say what the code does: keys, defaults, commands, examples, messages and links are held against it."""
 
+import importlib.util
+import inspect
+import io
 import re
 import runpy
 import shlex
-import shutil
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from inspect import signature
 from pathlib import Path
 from types import UnionType
@@ -15,21 +20,19 @@ import numpy as np
 import pytest
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
-from mobjrec import cli, mesh, shipped
+from mobjrec import cli, errors, mesh, metrics, shipped
 from mobjrec.config import Block, Config, load, parse, plain
 from mobjrec.data import sides
 from mobjrec.data.example import example
 from mobjrec.data.pivot import Kinds
 from mobjrec.data.readers.table import Columns
-from mobjrec.errors import MISTAKES, UserError
+from mobjrec.errors import UserError
 from mobjrec.lookup import ROOMS, lookup, names
-from mobjrec.metrics import BY_NAME
-from mobjrec.metrics import __all__ as metric_names
+from mobjrec.metrics import pooled
 from mobjrec.optimizers import Group
-from mobjrec.resolve import SUPPLIED, bind, complete
-from mobjrec.types import Input
+from mobjrec.resolve import SUPPLIED, complete
+from mobjrec.types import Input, PooledMetric
 from mobjrec.yaml_reader import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -264,6 +267,10 @@ def test_a_command_on_a_page_is_one(line, folder):
 @pytest.mark.parametrize("name", FILES)
 def test_a_python_file_on_a_page_runs(name, folder):
     runpy.run_path(str(folder / name), run_name="__main__")
+    if name == "train_here.py":
+        # The one run that there is: its folder is what the page about run folders says, all but an evaluation's.
+        told = {spans(row[0])[0].rstrip("/") for row in tables(DOCS / "run_folder.md")[0][1:]}
+        assert {path.name for path in (folder / "runs/from_python").iterdir()} == told - {"eval-test.json"}
 
 
 def test_a_file_of_ones_own_is_on_one_page_only():
@@ -319,3 +326,164 @@ def test_files_that_a_page_names_are_there(page):
 def test_the_index_names_every_page():
     linked = set(re.findall(r"\]\((\w+\.md)\)", (DOCS / "README.md").read_text(encoding="utf-8")))
     assert linked == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_public_names_that_a_page_gives_a_module_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for module, name in re.findall(r"`(mobjrec(?:\.\w+)+)\.(\w+)[`(]", text):
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module}.{name}"
+
+
+def test_every_metric_is_on_its_page_and_no_other():
+    by_list, over_all = (table for table in tables(DOCS / "evaluation.md") if table[0][0] == "metric")
+    assert {spans(row[0])[0] for row in by_list[1:]} == metrics.BY_NAME.keys()
+    told = {spans(row[0])[0].removeprefix("pooled_") for row in over_all[1:]}
+    assert told == {n for n, one in vars(pooled).items() if signature_returns(one) is PooledMetric}
+
+
+def signature_returns(one: Any) -> Any:
+    return one.__annotations__.get("return") if inspect.isfunction(one) else None
+
+
+def test_every_kind_of_mistake_has_its_exit_code_on_the_page():
+    (table,) = (table for table in tables(DOCS / "run_folder.md") if table[0][0] == "exit code")
+    told = {int(code) for row in table[1:] for code in row[0].split(",")}
+    assert told == {0, 1, 128 + signal.SIGINT, 128 + signal.SIGTERM} | {kind.code for kind in errors.MISTAKES}
+
+
+def test_every_room_is_on_the_page_of_the_layout():
+    rooms = {path.name for path in (ROOT / "mobjrec").glob("*.py")} - {"__init__.py"}
+    rooms |= {f"{path.parent.name}/" for path in (ROOT / "mobjrec").glob("*/__init__.py")}
+    table = next(table for table in tables(DOCS / "design.md") if table[0][0] == "room")
+    assert {name for row in table[1:] for name in spans(row[0])} == rooms
+
+
+# What is printed
+
+
+def printed(*words: str) -> str:
+    """What a command prints, on a terminal of 100 columns."""
+    command = typer.main.get_command(cli.app)
+    buffer = io.StringIO()
+    with redirect_stdout(buffer), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        command.main(args=list(words), prog_name="mobjrec", standalone_mode=False)
+    return buffer.getvalue()
+
+
+def assert_told(page: str, output: str) -> None:
+    """Every line of some text block of the page is printed, in this order; `...` stands for any lines."""
+    lines = [line.rstrip() for line in output.splitlines()]
+    wrong = []
+    for block in BLOCKS:
+        if block.page == page and block.language == "text":
+            place = iter(lines)
+            missing = [told for told in block.text.splitlines() if told != "..." and told.rstrip() not in place]
+            if not missing:
+                return
+            wrong.append(missing)
+    raise AssertionError(f"no block of {page} is what is printed: {min(wrong, key=len)[:3]} of\n{output}")
+
+
+def test_the_data_commands_print_what_the_page_says(folder):
+    assert_told("your_data.md", printed("data", "example", "my_shop"))
+    assert_told("your_data.md", printed("data", "check", "my_shop/own-table.yaml"))
+    assert_told("your_data.md", printed("data", "show", "my_shop/own-table.yaml"))
+
+
+def edited(name: str, old: str, new: str) -> Callable[[], None]:
+    """What replaces a text in one of the example's files."""
+
+    def edit() -> None:
+        path = Path("my_shop") / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return edit
+
+
+def in_latin_1() -> None:
+    path = Path("my_shop/items.csv")
+    path.write_bytes(path.read_text(encoding="utf-8").replace("Durable dumbbell", "Café dumbbell", 1).encode("latin-1"))
+
+
+def message(mistake: Callable[[], None], command: str) -> str:
+    """What the command says of the example after the mistake was made."""
+    mistake()
+    with pytest.raises(UserError) as caught:
+        if command == "train":
+            complete(load(Path("my_shop/own-table.yaml")))
+        else:
+            printed("data", command, "my_shop/own-table.yaml")
+    return str(caught.value)
+
+
+ROW, TEMPLATE = "u1,i10,1704067200,l1,1,", '"{title}. {description}"'
+MISTAKES = {
+    "column": (
+        "A column under another name than the config's:",
+        edited("own-table.yaml", "user: user_id", "user: userid"),
+        "check",
+    ),
+    "cell": ("A cell that is no number:", edited("events.csv", ROW + "1", ROW + "yes"), "check"),
+    "time": (
+        "Milliseconds for seconds:",
+        edited("events.csv", "u1,i32,1704067200,", "u1,i32,1704067200000,"),
+        "check",
+    ),
+    "date": ("A date in the order of a country:", edited("events.csv", ROW, "u1,i10,31.12.2023,l1,1,"), "check"),
+    "unknown": ("An event of an item that the item table has not:", edited("events.csv", ",i10,", ",i999,"), "check"),
+    "twice": ("An item twice in one list:", edited("events.csv", "u1,i10,", "u1,i32,"), "check"),
+    "users": (
+        "A list id that is used again for another user; make it unique, with the user or the day in it:",
+        edited("events.csv", "u1,i10,", "u2,i10,"),
+        "check",
+    ),
+    "ids": ("Two rows of one item:", edited("items.csv", "\ni2,", "\ni1,"), "check"),
+    "cells": (
+        "A comma too many, or a text with commas that is not quoted:",
+        edited("events.csv", ROW, ROW + ","),
+        "check",
+    ),
+    "encoding": ("A file that is not UTF-8:", in_latin_1, "check"),
+    "template": (
+        "A template with a column that is not there:",
+        edited("own-table.yaml", TEMPLATE, TEMPLATE.replace("title", "titel")),
+        "show",
+    ),
+    "label": (
+        "An objective on a label that is not there:",
+        edited("own-table.yaml", "label: click}", "label: clicked}"),
+        "show",
+    ),
+    "history": (
+        "A history of a label that is not there:",
+        edited("own-table.yaml", "{of: click,", "{of: clicks,"),
+        "show",
+    ),
+    "split": (
+        "A published split that the table has no column for:",
+        edited("own-table.yaml", "split: {use: by_time, valid: 0.15, test: 0.15}", "split: {use: published}"),
+        "show",
+    ),
+    "key": (
+        "Keys that are misspelt, all of them at once:",
+        lambda: [
+            edited("own-table.yaml", "  columns: ", "  colums: ")(),
+            edited("own-table.yaml", "scorer: {use: mlp}", "scorer: {use: mpl}")(),
+            edited("own-table.yaml", "learning_rate: 1e-3", "learning_rate: fast")(),
+        ],
+        "train",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_as_the_page_says(name, folder):
+    example(Path("my_shop"))
+    about, mistake, command = MISTAKES[name]
+    text = (DOCS / "your_data.md").read_text(encoding="utf-8")
+    assert f"{about}\n\n```text\n{message(mistake, command)}\n```" in text
