@@ -54,9 +54,9 @@ def train(
 def config(config: ConfigFile, changes: Changes = None) -> None:
     """Print a config with every default that is in force; that print trains the same run."""
     from mobjrec.config import dump
-    from mobjrec.resolve import complete
+    from mobjrec.defaults import settled
 
-    print(dump(complete(_config(config, changes)[1])), end="")
+    print(dump(settled(_config(config, changes)[1])), end="")
 
 
 @app.command(name="eval")
@@ -73,6 +73,16 @@ def eval_(
     trained = load(run, _cache())
     found = write_evaluation(trained, split, full)
     print(json.dumps(found)) if as_json else _print(measured(found))
+
+
+@app.command()
+def show(
+    run: RunFolder, other: Annotated[Path | None, typer.Argument(help="a second run to compare with")] = None
+) -> None:
+    """Show how a run stands, also while it trains; of two runs, the config keys and metrics that differ."""
+    from mobjrec import show as shown
+
+    _print(shown.one(run) if other is None else shown.two(run, other))
 
 
 @app.command()
