@@ -87,6 +87,20 @@ def catalogue(exclude: Literal["earlier", "train", "none"] = "earlier") -> Candi
     return draw
 
 
+def within(draw: Candidates, where: str) -> Candidates:
+    """The same draws. UserError for an item or row outside its table: past its end jax takes the last, numpy wraps."""
+
+    def drawn(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
+        found = draw(dataset, lists, rows, random)
+        for name, values, size in (("item", found.item, len(dataset.items.id)), ("row", found.row, len(lists.item))):
+            low, high = values.min(initial=-1), values.max(initial=-1)
+            if low < -1 or high >= size:
+                raise UserError(f"{where}: {name} {low if low < -1 else high} was drawn; there are {size}, from 0")
+        return found
+
+    return drawn
+
+
 def longest(lists: Lists) -> int:
     """The most items in a list of this split; the fixed width L of its batches."""
     return int(np.diff(lists.start).max(initial=1))

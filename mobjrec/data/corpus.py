@@ -64,19 +64,34 @@ def events_from(
     categories: dict[str, Category] | None = None,
     numbers: dict[str, np.ndarray] | None = None,
 ) -> Events:
-    """Events with the seam's types; what is not given stands as unknown (-1, or no split)."""
+    """Events with the seam's types; what is not given stands as unknown (-1, or no split).
+
+    ValueError for a user, item or position that is no row of a table: beyond 32 bits, numpy would fold it into another.
+    """
     count = len(user)
     return Events(
-        user=np.asarray(user, np.int32),
-        item=np.asarray(item, np.int32),
+        user=_rows("user", user),
+        item=_rows("item", item),
         time=np.asarray(time, np.int64),
         list=np.full(count, -1, np.int64) if list is None else np.asarray(list, np.int64),
-        position=np.full(count, -1, np.int32) if position is None else np.asarray(position, np.int32),
+        position=np.full(count, -1, np.int32) if position is None else _rows("position", position),
         split=None if split is None else np.asarray(split, np.int8),
         feedback={name: np.asarray(column, np.float32) for name, column in feedback.items()},
         categories=categories or {},
         numbers={name: np.asarray(column, np.float32) for name, column in (numbers or {}).items()},
     )
+
+
+def _rows(name: str, values: np.ndarray) -> np.ndarray:
+    found = np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        rows = found.astype(np.int32) if found.dtype.kind in "iuf" else np.full(len(found), -1, np.int32)
+    wrong = np.flatnonzero(rows != found)
+    if len(wrong):
+        raise ValueError(
+            f"{name} {found[wrong[0]]!s} is not a row of a table; number the ids from 0, keep them as text"
+        )
+    return rows
 
 
 def taken(category: Category, rows: np.ndarray) -> Category:

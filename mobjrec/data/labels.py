@@ -131,6 +131,18 @@ def copy(of: str, known: Known = "logged") -> Derive:
     return derive
 
 
+def improbable(corpus: Corpus, values: np.ndarray) -> str:
+    """Where a label [E] is no probability, how often, and what to do; "" where it lies in 0 to 1 or is unknown."""
+    wrong = np.flatnonzero((values < 0) | (values > 1))
+    if not len(wrong):
+        return ""
+    user, item = (table.id[rows[wrong[0]]] for table, rows in zip(corpus[:2], corpus.events[:2], strict=True))
+    return (
+        f"is {values[wrong[0]]:g} for user {str(user)!r} and item {str(item)!r} ({len(wrong)} such events); a probability "
+        "is learnt from 0 to 1: derive a label, {use: at_least, of: NAME, value: NUMBER}"
+    )
+
+
 def _known(value: np.ndarray, known: Known, corpus: Corpus, labels: dict[str, Labels], unit: str) -> Labels:
     if not isinstance(known, After):
         return Labels(value, everywhere=known == "everywhere", unit=unit)

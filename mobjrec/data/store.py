@@ -1,5 +1,6 @@
 """Memory-mapped outputs of frozen encoders, keyed by weights and texts."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from mobjrec.errors import UserError
 
 
 class States(NamedTuple):
@@ -25,7 +28,9 @@ def key_of(*parts: bytes | str | int | np.ndarray) -> str:
     """A content hash over everything a store depends on."""
     digest = hashlib.sha256()
     for part in parts:
-        data = np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else str(part).encode()
+        # A view, not a copy: of token ids there may be gigabytes. What is no plain memory, text, has no such view.
+        array = isinstance(part, np.ndarray)
+        data = np.ascontiguousarray(part).reshape(-1).view(np.uint8) if array else str(part).encode()
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:32]
@@ -36,7 +41,7 @@ def stored(
 ) -> np.ndarray:
     """[count, width] float32, from the file of this key, or filled by (rows, vectors) pairs and then written once.
 
-    The file takes its place by an atomic rename; one of another size is made anew.
+    The file takes its place by an atomic rename; one of another size is made anew. UserError where it cannot be written.
     """
     path = folder / f"{key}.npy"
     if path.is_file():
@@ -46,15 +51,22 @@ def stored(
             found = None
         if found is not None and found.shape == (count, width) and found.dtype == np.float32:
             return found
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{key}.{os.getpid()}.npy"
-    array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
         for rows, vectors in fill():
             array[rows] = vectors
         array.flush()
         del array
         os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"{folder} cannot be written: {reason}; name another cache folder with MOBJREC_CACHE, or make room"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder itself is a file, there is nothing to remove.
+        with contextlib.suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
     return np.load(path, mmap_mode="r")

@@ -3,6 +3,7 @@ import pytest
 
 from mobjrec.data import candidates
 from mobjrec.data.batching import labels_of
+from mobjrec.errors import UserError
 from mobjrec.types import Dataset, LabelSpec, Lists, SideSpec, Table
 
 STRINGS = np.dtypes.StringDType()
@@ -129,3 +130,35 @@ def test_the_same_draw_comes_again(dataset):
     one, other = (drawn(dataset, candidates.uniform(5), seed=3) for _ in range(2))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("change", [{"item": ITEMS}, {"item": -2}, {"row": 4}, {"row": -2}])
+def test_a_draw_outside_its_table_is_refused_before_anything_indexes_with_it(dataset, change):
+    def wrong(*asked):
+        found = candidates.as_logged()(*asked)
+        ((name, value),) = change.items()
+        broken = getattr(found, name).copy()
+        broken[0, 1] = value
+        return found._replace(**{name: broken})
+
+    ((name, value),) = change.items()
+    with pytest.raises(UserError, match=f"^here: {name} {value} was drawn; there are {ITEMS if name == 'item' else 4}"):
+        drawn(dataset, candidates.within(wrong, "here"))
+
+
+@pytest.mark.parametrize(
+    "which", [candidates.as_logged(), candidates.uniform(3), candidates.in_batch(3), candidates.catalogue()]
+)
+def test_a_draw_within_its_table_is_handed_on_also_for_one_user_and_one_item(dataset, which):
+    one = lists(0, [0], [[0]], [[1]])
+    alone = dataset._replace(
+        users=dataset.users._replace(id=dataset.users.id[:1]),
+        items=dataset.items._replace(id=dataset.items.id[:1]),
+        train=one,
+        seen=(np.array([0, 1]), np.array([0]), np.array([0], np.int8)),
+    )
+    for made, rows in ((dataset, (0, 1)), (alone, (0, -1))):
+        found = drawn(made, candidates.within(which, "here"), rows=rows)
+        for a, b in zip(found, drawn(made, which, rows=rows), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kept(found, 0) == [0] and kept(found, 1) == []

@@ -73,6 +73,19 @@ def test_a_column_of_another_length_is_refused_when_it_is_built():
         table_from(["u", "v"], categories={"tag": single(["x"])})
 
 
+@pytest.mark.parametrize("column", ["user", "item", "position"])
+@pytest.mark.parametrize("wrong", [2**33 + 1, -(2**31) - 1, 1.5, "7", float("nan")])
+def test_an_id_that_is_no_row_is_refused_not_folded_into_another(column, wrong):
+    with pytest.raises(ValueError, match=f"{column} .* is not a row of a table; number the ids from 0"):
+        corpus(**{column: [0, 1, 0, wrong]})
+
+
+def test_an_id_of_64_bits_in_events_of_ones_own_is_outside_its_table():
+    events = corpus().events
+    wide = events._replace(user=np.array([0, 0, 2**33 + 1, 1]))
+    assert "user 8589934593 in row 2 is outside its table of 2" in problems(corpus()._replace(events=wide))
+
+
 @pytest.mark.parametrize(
     "change, expected",
     [
