@@ -100,7 +100,10 @@ class Pace(BaseModel):
 
 
 class History(BaseModel):
-    """Which events are a user's history: those with a positive label `of` ("" = all), the `last` so many of them."""
+    """Which events are a user's history: those with a positive label `of`, the `last` so many of them.
+
+    of: "" = the first label of the first objective
+    """
 
     model_config = STRICT
     of: str = ""

@@ -15,14 +15,13 @@ from mobjrec.data import order
 from mobjrec.data.batching import build
 from mobjrec.frozen import without_store
 from mobjrec.parts import Parts, assemble, sizes_of
-from mobjrec.resolve import complete
 from mobjrec.train import gram_at, mapped_step
 from mobjrec.types import Batch, Tree
 
 
 def traced(config: Config, cache: Path) -> Group:
     """Parameters by part, the batch's shapes, FLOPs and memory of the compiled step. Nothing is written but cached tokens."""
-    parts = assemble(complete(config), cache)
+    parts = assemble(config, cache)
     state = jax.eval_shape(parts.first_state)
     parts = without_store(parts, state.params)
     devices = mesh.make(config.parallel.devices)

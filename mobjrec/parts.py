@@ -15,6 +15,7 @@ from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width
 from mobjrec.data.columns import side
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, tokenise
+from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
 from mobjrec.metrics import named
@@ -58,6 +59,7 @@ class Parts(NamedTuple):
 
 def assemble(config: Config, cache: Path) -> Parts:
     """The parts of a run; texts are tokenised into `cache`. UserError for what does not fit together."""
+    config = settled(config)
     objectives = {
         name: bound(config, "objective", block, f"objectives.{name}").call()
         for name, block in config.objectives.items()
@@ -68,7 +70,7 @@ def assemble(config: Config, cache: Path) -> Parts:
     labels = labels_of(config, corpus)
     _check_labels(objectives, labels)
     _check_metrics(config, objectives)
-    dataset = dataset_of(config, corpus, labels, objectives)
+    dataset = dataset_of(config, corpus, labels)
     tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
     spec = spec_of(dataset, feed, tokenizer)
     heads = heads_of(objectives)
@@ -81,8 +83,6 @@ def assemble(config: Config, cache: Path) -> Parts:
     per_epoch = order.steps_per_epoch(len(dataset.train.user), config.batch.lists)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     optimizer = bound(config, "optimizer", config.optimizer, "optimizer").call(steps)
-    training = bound(config, "candidates", config.candidates, "candidates").call()
-    measuring = config.evaluate.candidates
     return Parts(
         config=config,
         corpus=corpus,
@@ -96,8 +96,8 @@ def assemble(config: Config, cache: Path) -> Parts:
         objectives=objectives,
         weighting=weighting,
         optimizer=optimizer,
-        train_candidates=training,
-        eval_candidates=bound(config, "candidates", measuring, "evaluate.candidates").call() if measuring else training,
+        train_candidates=bound(config, "candidates", config.candidates, "candidates").call(),
+        eval_candidates=bound(config, "candidates", config.evaluate.candidates, "evaluate.candidates").call(),
         steps=steps,
         steps_per_epoch=per_epoch,
         cache=cache,
@@ -124,14 +124,13 @@ def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
     return labels
 
 
-def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels], objectives: dict[str, Objective]) -> Dataset:
-    """The ranked lists; by default a history is what the first objective's first label says was positive."""
-    first = next(iter(objectives.values())).labels
+def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels]) -> Dataset:
+    """The ranked lists of a config that is settled."""
     return list_room.build(
         corpus,
         labels,
         bound(config, "split", config.lists.split, "lists.split").call(),
-        history=config.lists.history.of or (first[0] if first else ""),
+        history=config.lists.history.of,
         last=config.lists.history.last,
         window=config.lists.window,
         eval_window=config.lists.eval_window,

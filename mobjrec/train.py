@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 from mobjrec import checkpoint, evaluate, mesh, progress, record, resume
 from mobjrec.config import Config, Every, Pace, dump
 from mobjrec.data.loading import batches
+from mobjrec.defaults import compared_at, settled
 from mobjrec.errors import NumericError, RunFolderError
 from mobjrec.frozen import with_store
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
-from mobjrec.resolve import complete
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
 from mobjrec.types import Tree
@@ -39,7 +39,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
     of a run that is over already as it stands. One of errors.MISTAKES where it cannot; Stopped after a signal.
     """
-    config = complete(config)
+    config = settled(config)
     with record.open(folder, dump(config)) as log:
         resume.check(log.previous, config, folder)
         done = resume.finished(log.previous, config, folder)
@@ -145,10 +145,8 @@ def mapped_step(parts: Parts, devices: Mesh) -> Callable:
 
 
 def gram_at(parts: Parts) -> str:
-    """Where gradients are compared: at the embeddings where a text encoder trains, else at the parameters."""
-    shapes = jax.eval_shape(parts.model.init, jax.random.key(0))
-    trains = any(jax.tree.leaves(parts.model.trainable(shapes).get("encoder", {})))
-    return parts.config.gram_at or ("embeddings" if trains else "parameters")
+    """Where gradients are compared, also where the config alone could not say it."""
+    return parts.config.gram_at or compared_at(parts.model)
 
 
 def used(state: TrainState) -> dict[str, Tree]:
