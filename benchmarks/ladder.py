@@ -53,7 +53,7 @@ ROWS = {
         "ids and numbers, no text": [
             "model.encoder=null",
             "tokenizer=null",
-            "model.item={ids: [item, genres], numbers: [vote_cnt, popularity, vote_avg, release_year]}",
+            "model.item={ids: [item, genres], numbers: [vote_cnt, popularity, release_year]}",
         ],
         "title and genres, text alone: stored vectors": SHORT["ranklens"],
         "title and genres, text alone: last two layers train": [*SHORT["ranklens"], *LAST_TWO],
