@@ -74,3 +74,22 @@ def test_a_fitted_label_is_fitted_on_the_runs_training_split():
 def test_what_a_label_lacks_is_the_users_mistake():
     with pytest.raises(UserError, match=r"labels\.long: no label, feedback, .* is called 'seen'"):
         parts_of(labels={"long": {"use": "at_least", "of": "seen", "value": 1}})
+
+
+def test_context_that_no_scorer_would_read_is_refused_before_anything_is_built(tmp_path):
+    rows = [f"u{n % 4},i{n % 5},{n},{n % 2},{'feed' if n % 3 else 'search'}" for n in range(40)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time,click,tab", *rows]))
+    data = {"use": "table", "path": str(tmp_path), "columns": {"categories": ["tab"], "feedback": ["click"]}}
+    given = {"data": data, "objectives": {"click": CONFIG["objectives"]["click"]}}
+    with pytest.raises(UserError, match=r"model: the scorer dot reads user and item alone.*context columns tab; mlp"):
+        parts_of(**given)
+    reading = {**CONFIG["model"], "scorer": {"use": "mlp", "layers": [4]}}
+    assert parts_of(**given, model=reading).spec.context.ids[0].name == "tab"
+
+
+def test_a_bias_of_no_head_is_the_users_mistake():
+    model = {**CONFIG["model"], "scorer": {"use": "dot", "bias": ["satisfied"]}}
+    with pytest.raises(
+        UserError, match=r"model: bias names 'satisfied', which is no head; heads are click, satisfaction"
+    ):
+        parts_of(model=model)
