@@ -40,8 +40,9 @@ SHORT = {
     "ml-100k": [
         'model.item={text: "{title} ({year}) {genres}"}',
         "model.user={history: true}",
-        "batch={lists: 512, item_row: 32}",
+        "batch={lists: 256, item_row: 32}",
         "epochs=4",
+        "optimizer.learning_rate=6e-3",
     ],
 }
 LAST_TWO = ["model.encoder.train={last: 2}", "optimizer.groups={encoder/*: {factor: 0.05}}"]
@@ -65,8 +66,8 @@ ROWS = {
         ],
         "stored vectors and ids (shipped)": [],
         "ids alone": ["model.encoder=null", "tokenizer=null", "model.item={ids: [item]}"],
-        "text alone, batches of 512: stored vectors": SHORT["ml-100k"],
-        "text alone, batches of 512: last two layers train": [*SHORT["ml-100k"], *LAST_TWO],
+        "text alone, batches of 256: stored vectors": SHORT["ml-100k"],
+        "text alone, batches of 256: last two layers train": [*SHORT["ml-100k"], *LAST_TWO],
     },
 }
 MEASURED = {
