@@ -75,16 +75,49 @@ def test_the_result_does_not_depend_on_the_blocks_size(trained, found, monkeypat
         np.testing.assert_allclose(other.measured[key], value, atol=1e-5, err_msg=key)
 
 
-def test_users_met_and_not_met_in_training_are_apart(trained, found):
+@pytest.fixture(scope="module")
+def half(trained):
+    """A run whose training has met half of the users and half of the items."""
     dataset = trained.parts.dataset
-    fewer = dataset._replace(train=dataset.train._replace(user=dataset.train.user // 2))
-    apart = measured(trained._replace(parts=trained.parts._replace(dataset=fewer)), segments=True).per_list
-    met = np.isin(dataset.test.user, fewer.train.user)
-    assert met.any()
-    assert not met.all()
+    train = dataset.train._replace(user=dataset.train.user // 2, item=dataset.train.item // 2)
+    return trained._replace(parts=trained.parts._replace(dataset=dataset._replace(train=train)))
+
+
+@pytest.fixture(scope="module")
+def apart(half):
+    return measured(half, segments=True)
+
+
+def test_users_met_and_not_met_in_training_are_apart(half, apart, found):
+    dataset = half.parts.dataset
+    met = np.isin(dataset.test.user, dataset.train.user)
+    assert met.any() and not met.all()
     whole = found.per_list["click/ndcg@5"]
-    np.testing.assert_array_equal(apart["click[seen users]/ndcg@5"], np.where(met, whole, np.nan))
-    np.testing.assert_array_equal(apart["click[unseen users]/ndcg@5"], np.where(met, np.nan, whole))
+    np.testing.assert_array_equal(apart.per_list["click[seen users]/ndcg@5"], np.where(met, whole, np.nan))
+    np.testing.assert_array_equal(apart.per_list["click[unseen users]/ndcg@5"], np.where(met, np.nan, whole))
+
+
+def test_items_met_and_not_met_in_training_are_apart(half, apart):
+    parts, train = half.parts, half.parts.dataset.train
+    for kind, unseen in (("seen items", False), ("unseen items", True)):
+        expected = []
+        for block in evaluate.blocks(parts, half.params, half.memory, parts.dataset.test, parts.eval_candidates):
+            for row in np.flatnonzero(block.rows >= 0):
+                where = block.observed["click"][row] & (np.isin(block.drawn.item[row], train.item) != unseen)
+                expected.append(
+                    plain("ndcg@5", block.predictions["click"][row][where], block.labels["click"][row][where])
+                )
+        assert np.isfinite(expected).any()
+        np.testing.assert_allclose(apart.per_list[f"click[{kind}]/ndcg@5"], expected, atol=1e-5)
+        value = apart.measured[f"click[{kind}]/ndcg@5"]
+        assert (value.lists, value.left_out) == (np.isfinite(expected).sum(), np.isnan(expected).sum())
+        assert value.value == pytest.approx(np.nanmean(expected), abs=1e-5)
+
+
+def test_where_training_met_all_nothing_is_told_apart(trained, found):
+    dataset = trained.parts.dataset
+    assert np.isin(dataset.test.item, dataset.train.item).all() and np.isin(dataset.test.user, dataset.train.user).all()
+    assert not any("seen" in key for key in found.measured)
 
 
 def test_a_utility_is_the_preferred_sum_of_standard_scores():

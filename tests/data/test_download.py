@@ -114,6 +114,9 @@ def test_an_encrypted_or_damaged_zip_is_refused(tmp_path):
         (member("link", tarfile.SYMTYPE, "/etc"), "'link' is a link or device"),
         (member("hard", tarfile.LNKTYPE, "good"), "'hard' is a link or device"),
         (member("dev", tarfile.CHRTYPE), "'dev' is a link or device"),
+        (member("disk", tarfile.BLKTYPE), "'disk' is a link or device"),
+        (member("a\\..\\..\\evil"), "leaves the folder"),
+        (member("C:/evil"), "leaves the folder"),
         (member("pipe", tarfile.FIFOTYPE), "'pipe' is a link or device"),
     ],
 )
@@ -127,6 +130,20 @@ def test_a_tar_bomb_is_refused(tmp_path):
     assert_refused(archive, tmp_path / "out", "packed more than 100-fold")
     archive = tarred(tmp_path / "y.tar.gz", [(member("a"), os.urandom(1200))])
     assert_refused(archive, tmp_path / "out", "unpacks to 1,200 bytes", total=1000)
+    archive = tarred(tmp_path / "z.tar.gz", [(member(f"f{n}"), b"") for n in range(10_001)])
+    assert_refused(archive, tmp_path / "out", "more than 10,000 members")
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.99])
+def test_a_truncated_archive_is_refused(tmp_path, cut):
+    content = {"a.txt": os.urandom(3000), "b.txt": os.urandom(3000)}
+    for archive in (
+        zipped(tmp_path / "x.zip", content),
+        tarred(tmp_path / "x.tgz", [(member(name), text) for name, text in content.items()]),
+    ):
+        archive.write_bytes(archive.read_bytes()[: int(cut * archive.stat().st_size)])
+        with pytest.raises(UserError, match=r"is not a zip, wheel or tar archive|is damaged"):
+            unpack(archive, tmp_path / "out", itself)
 
 
 def test_plain_archives_are_unpacked_where_they_are_placed(tmp_path):
