@@ -137,15 +137,13 @@ def data_show(config: ConfigFile, changes: Changes = None) -> None:
 @data_app.command(name="check")
 def data_check(config: ConfigFile, changes: Changes = None) -> None:
     """Read the data of a config and name every problem with file, row and column."""
-    from mobjrec.data.corpus import check
-    from mobjrec.resolve import bind
+    from mobjrec.defaults import settled
+    from mobjrec.parts import data_of, objectives_of
 
-    found = _config(config, changes)[1]
-    corpus = bind("data", found.data, where="data").call()
-    check(corpus)
-    print(
-        f"{len(corpus.users.id)} users, {len(corpus.items.id)} items, {len(corpus.events.user)} events: no problem found"
-    )
+    found = settled(_config(config, changes)[1])
+    corpus, _, leaks = data_of(found, objectives_of(found))
+    counts = f"{len(corpus.users.id)} users, {len(corpus.items.id)} items, {len(corpus.events.user)} events"
+    print("\n".join([f"{counts}: {'leaks between the splits' if leaks else 'no problem found'}", *leaks]))
 
 
 @data_app.command(name="example")

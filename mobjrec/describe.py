@@ -24,7 +24,7 @@ def description(parts: Parts) -> Group:
     for name, section in found.items():
         if name != "examples":
             grown(tree.add(name), section)
-    return Group(tree, lengths(parts), example(parts))
+    return Group(tree, lengths(parts), *map(Text, parts.notes), example(parts))
 
 
 def grown(branch: Branches, section: Any) -> None:

@@ -12,9 +12,13 @@ from mobjrec.config import Block, Config
 from mobjrec.data import lists as list_room
 from mobjrec.data import order
 from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width, plan
+from mobjrec.data.candidates import within
 from mobjrec.data.columns import side
+from mobjrec.data.corpus import check
+from mobjrec.data.labels import improbable
+from mobjrec.data.leaks import leaks
 from mobjrec.data.texts import divide, render
-from mobjrec.data.tokens import Tokenizer, tokenise
+from mobjrec.data.tokens import Tokenizer, doubts, tokenise
 from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
@@ -31,7 +35,7 @@ class Parts(NamedTuple):
 
     train_candidates, eval_candidates: Candidates   shared: training ranks one set for all lists
     optimizer: an optax transformation over the trained leaves   tokenizer: None where nothing reads text
-    inputs: {"user": Input, "item": Input}
+    inputs: {"user": Input, "item": Input}   notes: sentences about the data to tell before the start
     """
 
     config: Config
@@ -51,6 +55,7 @@ class Parts(NamedTuple):
     steps: int
     steps_per_epoch: int
     cache: Path
+    notes: tuple[str, ...] = ()
 
     def first_state(self) -> state.TrainState:
         """The state before the first step, a function of the config alone."""
@@ -60,17 +65,11 @@ class Parts(NamedTuple):
 def assemble(config: Config, cache: Path) -> Parts:
     """The parts of a run; texts are tokenised into `cache`. UserError for what does not fit together."""
     config = settled(config)
-    objectives = {
-        name: bound(config, "objective", block, f"objectives.{name}").call()
-        for name, block in config.objectives.items()
-    }
+    objectives = objectives_of(config)
     model_block = bound(config, "model", config.model, "model")
     inputs = {"user": model_block.arguments["user"], "item": model_block.arguments["item"]}
-    corpus = bound(config, "data", config.data, "data").call()
-    labels = labels_of(config, corpus)
-    _check_labels(objectives, labels)
     _check_metrics(config, objectives)
-    dataset = dataset_of(config, corpus, labels)
+    corpus, dataset, notes = data_of(config, objectives)
     tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
     spec = spec_of(dataset, feed, tokenizer)
     heads = heads_of(objectives)
@@ -96,17 +95,55 @@ def assemble(config: Config, cache: Path) -> Parts:
         objectives=objectives,
         weighting=weighting,
         optimizer=optimizer,
-        train_candidates=bound(config, "candidates", config.candidates, "candidates").call(),
-        eval_candidates=bound(config, "candidates", config.evaluate.candidates, "evaluate.candidates").call(),
+        train_candidates=drawn_by(config, config.candidates, "candidates"),
+        eval_candidates=drawn_by(config, config.evaluate.candidates, "evaluate.candidates"),
         steps=steps,
         steps_per_epoch=per_epoch,
         cache=cache,
+        notes=(*notes, *_doubts(feed)),
     )
 
 
 def bound(config: Config, seam: str, block: Block, where: str) -> Bound:
     """The function that a block of the config names; a number per objective is read by the objectives' names."""
     return bind(seam, block, where=where, objectives=tuple(config.objectives))
+
+
+def drawn_by(config: Config, block: Block, where: str) -> Candidates:
+    """The candidates that a block names, every draw held to its tables."""
+    return within(bound(config, "candidates", block, where).call(), where)
+
+
+def objectives_of(config: Config) -> dict[str, Objective]:
+    """The objectives that the config names, in its order."""
+    return {
+        name: bound(config, "objective", block, f"objectives.{name}").call()
+        for name, block in config.objectives.items()
+    }
+
+
+def data_of(config: Config, objectives: dict[str, Objective]) -> tuple[Corpus, Dataset, list[str]]:
+    """The corpus of a settled config, its ranked lists, and a sentence for each leak between the splits.
+
+    UserError for what is wrong with the data: labels that are missing or outside of what an objective takes, no list to
+    train on, and with `lists.strict` a leak.
+    """
+    corpus = bound(config, "data", config.data, "data").call()
+    if ":" in config.data.use:
+        # Our own readers check what they read, and name the file.
+        if not isinstance(corpus, Corpus):
+            raise UserError(f"data: {config.data.use} made a {type(corpus).__name__}; expected a Corpus")
+        check(corpus, config.data.use)
+    labels = labels_of(config, corpus)
+    _check_labels(corpus, objectives, labels)
+    dataset = dataset_of(config, corpus, labels)
+    split = np.zeros(len(corpus.events.user), np.int8)
+    for lists in (dataset.valid, dataset.test):
+        split[lists.event] = lists.split
+    found = leaks(corpus, split)
+    if found and config.lists.strict:
+        raise UserError("\n".join(f"lists.strict: {sentence}" for sentence in found))
+    return corpus, dataset, found
 
 
 def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
@@ -181,7 +218,7 @@ def feed_of(
         )
     tokenizer = bound(config, "tokenizer", config.tokenizer, "tokenizer").call()(np.unique(np.concatenate(given)))
     distinct, item_text = (None, None) if texts["item"] is None else np.unique(texts["item"], return_inverse=True)
-    limits = {"profile": feed.user_row, "event": feed.user_row, "item": feed.item_row}
+    limits = {"profile": feed.user_row - 2, "event": feed.user_row - 2, "item": feed.item_row - 2}  # [CLS], [SEP]
     tokens = {
         name: None
         if text is None
@@ -257,7 +294,17 @@ def split_of(parts: Parts, name: str) -> Lists:
     return getattr(parts.dataset, name)
 
 
-def _check_labels(objectives: dict[str, Objective], labels: dict[str, Labels]) -> None:
+def _doubts(feed: Feed) -> list[str]:
+    """What the tokeniser could not read, and what the rows have no room for."""
+    kinds = (
+        (feed.item_tokens, "item texts", "batch.item_row"),
+        (feed.profile_tokens, "user profiles", "batch.user_row"),
+        (feed.event_tokens, "items as histories name them", "batch.user_row"),
+    )
+    return [sentence for tokens, *names in kinds if tokens is not None for sentence in doubts(tokens, *names)]
+
+
+def _check_labels(corpus: Corpus, objectives: dict[str, Objective], labels: dict[str, Labels]) -> None:
     for name, objective in objectives.items():
         for label in objective.labels:
             if label not in labels:
@@ -265,6 +312,10 @@ def _check_labels(objectives: dict[str, Objective], labels: dict[str, Labels]) -
                     f"objectives.{name}: label {label} is not there; labels are {', '.join(labels)}; "
                     "derive it under `labels` or name one of these"
                 )
+        if objective.probability:
+            wrong = improbable(corpus, labels[objective.label].value)
+            if wrong:
+                raise UserError(f"objectives.{name}: label {objective.label} {wrong}")
 
 
 def _check_metrics(config: Config, objectives: dict[str, Objective]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from mobjrec import checkpoint, mesh
@@ -15,7 +16,7 @@ from mobjrec.parts import Parts
 from mobjrec.state import TrainState
 
 # Keys that change what is written or how fast, never the parameters.
-HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "epochs", "steps")
+HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "lists.strict", "epochs", "steps")
 
 
 def check(previous: str | None, config: Config, folder: Path) -> None:
@@ -86,33 +87,57 @@ def result(folder: Path) -> dict[str, Any] | None:
         raise RunFolderError(f"{path} is damaged ({error}); remove it to evaluate the run again") from error
 
 
-def state(folder: Path, parts: Parts, devices: Mesh) -> tuple[TrainState, dict[str, Any] | None]:
-    """The newest sealed state on these devices and its seal, or the first state and None."""
+def state(
+    folder: Path, parts: Parts, devices: Mesh, content: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """The newest sealed state on these devices and its seal, or the first state and None.
+
+    content: see there. RunFolderError where the state was sealed with another one.
+    """
     first = mesh.place(parts.first_state(), devices)
     found = checkpoint.latest(folder, first)
     if found is None:
         return first, None
-    _check_seal(found[1]["run"], parts, folder)
+    check_content(found[1]["run"], content, folder)
     return found
 
 
-def seal(parts: Parts, best: float | None) -> dict[str, Any]:
-    """What a checkpoint is only valid with."""
-    return {"tokenizer": parts.tokenizer.fingerprint if parts.tokenizer else "", "data": data_key(parts), "best": best}
+def content(parts: Parts) -> dict[str, Any]:
+    """What a checkpoint is only valid with: {"tokenizer": fingerprint, "data": {kind: hash}}, "" without a tokeniser.
+
+    The data are all that training and evaluation read of them, as they read it: token ids, not texts.
+    """
+    dataset, feed = parts.dataset, parts.feed
+    texts = (feed.profile_tokens, feed.event_tokens)
+    kinds = {
+        "user ids": (named(dataset.users.id),),
+        "item ids": (named(dataset.items.id),),
+        "user columns": (feed.user_ids, feed.user_features),
+        "item columns": (feed.item_ids, feed.item_features),
+        "item texts": () if feed.item_tokens is None else (feed.item_text, *feed.item_tokens[:2]),
+        "user texts": tuple(array for tokens in texts if tokens is not None for array in tokens[:2]),
+        "histories": (dataset.history, dataset.whole, *dataset.seen),
+    }
+    for name, lists in (("training", dataset.train), ("validation", dataset.valid), ("test", dataset.test)):
+        columns = (lists.user, lists.start, lists.item, lists.history, lists.weights, lists.context_ids, lists.context)
+        labels = (part for label in sorted(lists.labels) for part in (label, lists.labels[label]))
+        kinds |= {f"{name} lists": columns, f"{name} labels": tuple(labels)}
+    hashes = {kind: key_of(*columns) for kind, columns in kinds.items()}
+    return {"tokenizer": parts.tokenizer.fingerprint if parts.tokenizer else "", "data": hashes}
 
 
-def data_key(parts: Parts) -> str:
-    """A hash over the lists that are trained on."""
-    train = parts.dataset.train
-    return key_of(
-        train.user, train.start, train.item, train.history, *(train.labels[name] for name in sorted(train.labels))
-    )
+def named(ids: np.ndarray) -> str:
+    """Ids as one text; no two columns give the same."""
+    return json.dumps(ids.tolist())
 
 
-def _check_seal(sealed: Mapping[str, Any], parts: Parts, folder: Path) -> None:
-    for name, now in seal(parts, None).items():
-        if name != "best" and sealed.get(name) != now:
-            raise RunFolderError(
-                f"{folder} was trained with another {name} (the content changed since); "
-                "restore it, or train into another folder (--run)"
-            )
+def check_content(sealed: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """RunFolderError where a checkpoint was sealed with another tokeniser or other data, naming what differs."""
+    before = sealed.get("data") if isinstance(sealed.get("data"), Mapping) else {}
+    changed = ["tokeniser"] if sealed.get("tokenizer") != now["tokenizer"] else []
+    changed += [kind for kind, key in now["data"].items() if before.get(kind) != key]
+    if changed:
+        raise RunFolderError(
+            f"{folder} was trained with other data; changed since: {', '.join(changed)}; "
+            "restore what it was, or train into another folder (--run)"
+        )

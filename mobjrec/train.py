@@ -49,7 +49,8 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         mesh.keep_compilations(cache / "compiled")
         parts = assemble(config, cache)
         devices = mesh.make(config.parallel.devices)
-        state, seal = resume.state(folder, parts, devices)
+        content = resume.content(parts)
+        state, seal = resume.state(folder, parts, devices, content)
         parts = with_store(parts, state.params)
         multiple = devices.size * (config.batch.chunk_rows or 1)
         sizes = sizes_of(parts, multiple)
@@ -62,7 +63,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         lists, failed = config.batch.lists, set()
 
         with stopping() as asked, progress.shown(parts.steps, int(state.step), lists, quiet) as view:
-            for sentence in [*changed, *(seal["skipped"] if seal else [])]:
+            for sentence in [*parts.notes, *changed, *(seal["skipped"] if seal else [])]:
                 view.say(sentence)
             if int(state.step) == 0:
                 log.write(0, "eval", _values(evaluated(parts, used(state), "test", clock), "test"))
@@ -100,11 +101,11 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                     view.evaluated(number, shown_metrics(config, values))
                     chosen = values.get(f"valid/{config.evaluate.select}", float("nan"))
                     if chosen > (-np.inf if best is None else best):
-                        save = partial(checkpoint.save, folder, used(state), number, resume.seal(parts, chosen))
+                        save = partial(checkpoint.save, folder, used(state), number, {**content, "best": chosen})
                         best = chosen if attempted(checkpoint.BEST, save, 1, failed, view.say) else best
                 if keep:
                     began, last = time.monotonic(), number == parts.steps or bool(asked)
-                    save = partial(checkpoint.save, folder, state, number, resume.seal(parts, best))
+                    save = partial(checkpoint.save, folder, state, number, {**content, "best": best})
                     attempted(checkpoint.RECENT, save, config.save.keep, failed, view.say, last)
                     saved = time.monotonic()
                     clock["save"] += saved - began
@@ -112,7 +113,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                     raise Stopped(asked[0])
 
         if best is None:
-            save = partial(checkpoint.save, folder, used(state), parts.steps, resume.seal(parts, None))
+            save = partial(checkpoint.save, folder, used(state), parts.steps, {**content, "best": None})
             attempted(checkpoint.BEST, save, 1, failed, view.say, last=True)
         final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)

@@ -1,12 +1,17 @@
-"""Which changes of a config a run folder takes."""
+"""Which changes of a config and of the data a run folder takes."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mobjrec import resume
-from mobjrec.config import dump, load, plain
+from mobjrec import checkpoint, mesh, resume
+from mobjrec.config import dump, load, parse, plain
+from mobjrec.data.corpus import events_from, single, table_from
 from mobjrec.errors import RunFolderError
+from mobjrec.parts import assemble
+from mobjrec.resolve import complete
+from mobjrec.types import Corpus
 
 TINY = load(Path(__file__).parent / "tiny.yaml")
 
@@ -45,3 +50,115 @@ def test_another_order_of_path_patterns_is_another_run():
 def test_an_objective_more_is_told_by_its_keys():
     more = load(Path(__file__).parent / "tiny.yaml", ["objectives.other={use: recall}"])
     assert "objectives.other.use: None there, 'recall' now" in refusal(TINY, more)
+
+
+CHANGES = {
+    "": (),
+    "id": ("item ids",),
+    "title": ("item texts", "user texts"),
+    "unread": (),
+    "price": ("item columns",),
+    "city": ("user columns",),
+    "dwell of a training event": ("training labels",),
+    "dwell of a test event": ("test labels",),
+    "hour": ("training lists", "test lists"),  # standardised over training
+    "item": ("training lists", "histories"),
+    "event": ("test lists", "test labels", "histories"),
+}
+
+
+def shop(change: str = "") -> Corpus:
+    """Four users, four items, eight events, the last two for testing; with one thing changed."""
+    ids = ["a", "b", "c", "z" if change == "id" else "d"]
+    titles = ["red bus", "boat", "red soup", "bus" if change == "title" else "boat"]
+    numbers = {"price": [1, 2, 3, 5 if change == "price" else 4], "unread": [0, 0, 0, float(change == "unread")]}
+    cities = single(["Graz", "Lyon", "Lyon", "Lyon" if change == "city" else "Graz"])
+    count = 9 if change == "event" else 8
+    dwell = np.arange(count) + 0.0
+    dwell[[1, 7]] += change == "dwell of a training event", change == "dwell of a test event"
+    events = events_from(
+        user=np.arange(count) % 4,
+        item=[0, 1, 2, 3, 1, 3 if change == "item" else 2, *range(count - 6)],
+        time=np.arange(count),
+        feedback={"click": [1, 1, 0, 1, 1, 1, 0, 1, 1][:count], "dwell": dwell},
+        split=np.arange(count) // 6 * 2,
+        numbers={"hour": np.arange(count) + (np.arange(count) == 3) * (change == "hour")},
+    )
+    users = table_from("uvwx", categories={"city": cities})
+    return Corpus(users, table_from(ids, {"title": titles}, numbers=numbers), events, {})
+
+
+def parts_of(change: str, cache: Path, **changes):
+    config = {
+        "steps": 4,
+        "data": {"use": "test_resume:shop", "change": change},
+        "tokenizer": {"use": "trained", "size": 64},
+        "lists": {"split": {"use": "published"}, "history": {"of": "click", "last": 2}, "window": 2},
+        "candidates": {"use": "as_logged"},
+        "batch": {"lists": 4, "item_row": 8, "user_row": 8},
+        "model": {
+            "use": "ranker",
+            "encoder": {"use": "bert", "layers": 1, "width": 4, "heads": 1},
+            "user": {"text": "{history.title}", "ids": ["user", "city"]},
+            "item": {"text": "{title}", "ids": ["item"], "numbers": ["price"]},
+            "scorer": {"use": "mlp", "layers": [4]},
+            "width": 4,
+        },
+        "objectives": {"click": {"use": "single", "loss": "softmax", "label": "click"}},
+        "weighting": {"use": "equal"},
+        "optimizer": {"use": "adamw"},
+    }
+    return assemble(complete(parse({**config, **changes})), cache)
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory) -> dict:
+    return resume.content(parts_of("", tmp_path_factory.mktemp("cache")))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_is_read_is_named_by_its_kind(change, before, tmp_path):
+    now = resume.content(parts_of(change, tmp_path))
+    differs = [kind for kind, key in before["data"].items() if now["data"][kind] != key]
+    assert sorted(differs) == sorted(CHANGES[change])
+    # A vocabulary trained on other titles is another one.
+    assert (before["tokenizer"] != now["tokenizer"]) == (change == "title")
+    if not differs:
+        resume.check_content({**before, "best": 0.5}, now, Path("runs/shop"))
+        return
+    with pytest.raises(RunFolderError, match="runs/shop was trained with other data; changed since: ") as error:
+        resume.check_content({**before, "best": 0.5}, now, Path("runs/shop"))
+    assert ("tokeniser, " in str(error.value)) == (change == "title")
+    assert all(kind in str(error.value) for kind in CHANGES[change])
+
+
+def test_another_tokeniser_alone_is_named(before, tmp_path):
+    now = resume.content(parts_of("", tmp_path, tokenizer={"use": "trained", "size": 64, "lowercase": False}))
+    assert before["data"] == now["data"]
+    with pytest.raises(RunFolderError, match="changed since: tokeniser; restore"):
+        resume.check_content(before, now, Path("runs/shop"))
+
+
+def test_a_sealed_state_is_not_handed_out_for_other_data(tmp_path):
+    ids = {
+        "use": "ranker",
+        "user": {"ids": ["user"]},
+        "item": {"ids": ["item"]},
+        "scorer": {"use": "mlp", "layers": [4]},
+        "width": 4,
+    }
+    parts, devices = parts_of("", tmp_path, model=ids), mesh.make(1)
+    content = resume.content(parts)
+    first, seal = resume.state(tmp_path / "run", parts, devices, content)
+    assert seal is None
+    checkpoint.save(tmp_path / "run", first, 3, {**content, "best": None})
+    assert resume.state(tmp_path / "run", parts, devices, content)[1]["step"] == 3
+    with pytest.raises(RunFolderError, match="changed since: test labels; restore what it was"):
+        resume.state(
+            tmp_path / "run", parts, devices, resume.content(parts_of("dwell of a test event", tmp_path, model=ids))
+        )
+
+
+def test_ids_that_join_alike_are_told_apart():
+    one, other = (np.array(ids, np.dtypes.StringDType()) for ids in (["a", 'b", "c'], ['a", "b', "c"]))
+    assert resume.named(one) != resume.named(other)
