@@ -40,11 +40,12 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
             "truth: what the hidden values would reach"
         )
     timing, feed = result["timing"], result["feed"]
-    share = timing["wait"] / timing["train"] if timing["train"] else 0.0
+    busy = timing["wait"] + timing["train"]
+    share = timing["wait"] / busy if busy else 0.0
     lines = [
         f"{result['steps']} steps; step {result['chosen']} is kept; seconds: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timing.items()),
-        f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, waiting for data {share:.1%}",
+        f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, waiting for data {share:.1%} of the steps' time",
         f"run folder: {folder}",
         "",
         "next:",

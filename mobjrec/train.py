@@ -22,7 +22,7 @@ from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
-from mobjrec.types import Tree
+from mobjrec.types import Batch, Tree
 
 
 class Stopped(Exception):
@@ -37,7 +37,8 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
     """Train to the config's last step, from the newest sealed checkpoint in `folder` if there is one, to the same bits.
 
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
-    of a run that is over already as it stands. One of errors.MISTAKES where it cannot; Stopped after a signal.
+    of a run that is over already as it stands. timing: seconds; compile: the first step of each shape until it is sent
+    off, so that wait / (wait + train) is the share of time in which steps wait for data. One of errors.MISTAKES where it cannot; Stopped after a signal.
     """
     config = settled(config)
     with record.open(folder, dump(config)) as log:
@@ -58,9 +59,10 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         changed = log.start(int(state.step))
         # A best step that was sealed after the state we go on from will come again.
         checkpoint.forget(folder, int(state.step), name=checkpoint.BEST)
-        clock = {"prepare": time.monotonic() - began, "wait": 0.0, "train": 0.0, "evaluate": 0.0, "save": 0.0}
+        clock = {"prepare": time.monotonic() - began}
+        clock |= dict.fromkeys(("compile", "wait", "train", "evaluate", "save"), 0.0)
         best = seal["run"].get("best") if seal else None
-        lists, failed = config.batch.lists, set()
+        lists, failed, met = config.batch.lists, set(), set()
 
         with stopping() as asked, progress.shown(parts.steps, int(state.step), lists, quiet) as view:
             for sentence in [*parts.notes, *changed, *(seal["skipped"] if seal else [])]:
@@ -83,6 +85,10 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
             for number, batch, numbers, waited in loaded:
                 began = time.monotonic()
                 state, logs = step(state, batch)
+                if unmet(batch, met):
+                    # The call returns once the program is compiled and sent off; its run is fetched with the next step.
+                    clock["compile"] += time.monotonic() - began
+                    began = time.monotonic()
                 if pending is not None:
                     written(log, view, parts, *pending)  # fetches the step before while this one runs
                 pending = number + 1, logs, batch.row, {**numbers, "wait": waited}
@@ -143,6 +149,14 @@ def mapped_step(parts: Parts, devices: Mesh) -> Callable:
     )
     step = make_step(parts.model, parts.objectives, parts.weighting, parts.optimizer, setting)
     return mesh.mapped(step, devices, shared, config.parallel.map)
+
+
+def unmet(batch: Batch, met: set[tuple]) -> bool:
+    """Whether a batch of these shapes comes for the first time; `met` is kept up to date."""
+    shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    before = len(met)
+    met.add(shape)
+    return len(met) > before
 
 
 def gram_at(parts: Parts) -> str:

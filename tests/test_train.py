@@ -58,6 +58,19 @@ def test_a_run_leaves_its_record(whole):
     assert {"config.yaml", "env.json", "metrics.jsonl", "checkpoints", "best"} <= {p.name for p in whole.iterdir()}
 
 
+def test_compiling_is_told_apart_from_training(whole):
+    timing = json.loads((whole / "result.json").read_text())["timing"]
+    assert set(timing) == {"prepare", "compile", "wait", "train", "evaluate", "save"}
+    # Twelve steps of a width of 16 take less than tracing one.
+    assert timing["compile"] > timing["train"] > 0
+
+
+def test_a_batch_is_new_until_its_shapes_were_met():
+    met, batch = set(), {"a": np.zeros((2, 3)), "b": np.zeros(4)}
+    other = {**batch, "a": np.zeros((3, 2))}
+    assert [train.unmet(one, met) for one in (batch, batch, other, other, batch)] == [True, False, True, False, False]
+
+
 def test_a_run_stopped_and_resumed_ends_at_the_same_bits(whole, cache, tmp_path):
     train.run(load(TINY, ["steps=7"]), tmp_path / "parts", cache, quiet=True)
     train.run(load(TINY), tmp_path / "parts", cache, quiet=True)
