@@ -45,7 +45,8 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
     lines = [
         f"{result['steps']} steps; step {result['chosen']} is kept; seconds: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timing.items()),
-        f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, waiting for data {share:.1%} of the steps' time",
+        f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, "
+        f"{share:.1%} of the steps' time spent waiting for data",
         f"run folder: {folder}",
         "",
         "next:",

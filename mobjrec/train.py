@@ -38,7 +38,8 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
 
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
     of a run that is over already as it stands. timing: seconds; compile: the first step of each shape until it is sent
-    off, so that wait / (wait + train) is the share of time in which steps wait for data. One of errors.MISTAKES where it cannot; Stopped after a signal.
+    off, so that wait / (wait + train) is the share of time in which steps wait for data. One of
+    errors.MISTAKES where it cannot; Stopped after a signal.
     """
     config = settled(config)
     with record.open(folder, dump(config)) as log:
