@@ -45,6 +45,8 @@ def train(
     from mobjrec.report import finished
     from mobjrec.train import run as train_run
 
+    if run is None and path.stem in (".", ".."):
+        raise UserError(f"{path}: this name cannot be a run folder's, which would lead out of runs/; give --run FOLDER")
     folder = run or Path("runs") / path.stem
     result = train_run(found, folder, _cache())
     _print(finished(folder, result))

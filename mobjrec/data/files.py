@@ -145,6 +145,9 @@ def _csv(path: Path, delimiter: str, encoding: str, errors: str) -> File:
 
 
 def _unreadable(path: Path, kind: str, encoding: str, errors: str, error: Exception) -> UserError:
+    # What Arrow says of a header without a line end, or of blank lines alone.
+    if "Empty CSV" in str(error):
+        return UserError(f"{path} holds no rows; expected a header and rows below it")
     # What cannot be unpacked cannot be searched for a wrong byte.
     wrong = _undecodable(path, encoding) if errors == "strict" and not isinstance(error, OSError) else ""
     return UserError(wrong or f"{path} cannot be read as {kind}: {error}")
