@@ -152,13 +152,30 @@ def time_problem(seconds: float) -> str:
     return "it lies after the year 2100" if seconds > LATEST else ""
 
 
+def repeats(ids: np.ndarray, shown: int = 20) -> list[np.ndarray]:
+    """The rows of each id that stands in more than one row, for the first `shown` such ids."""
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ids) else np.zeros(0, int)
+    ends = np.append(begins[1:], len(ids))
+    often = np.flatnonzero(ends - begins > 1)
+    # A stable sort: where an id begins stands its first row.
+    often = often[np.argsort(order[begins[often]], kind="stable")][:shown]
+    return [order[begins[at] : ends[at]] for at in often]
+
+
+def listed(rows: np.ndarray, shown: int = 3) -> str:
+    """Row numbers in words: "1 and 2", "1, 2, 3 and 17 more"."""
+    if len(rows) <= shown:
+        return f"{', '.join(map(str, rows[:-1]))} and {rows[-1]}"
+    return f"{', '.join(map(str, rows[:shown]))} and {len(rows) - shown} more"
+
+
 def _table_problems(side: str, table: Table) -> list[str]:
     problems = _lengths(side, table)
-    order = np.argsort(table.id, kind="stable")
-    ids = table.id[order]
-    for at in np.flatnonzero(ids[1:] == ids[:-1])[:20]:
+    for rows in repeats(table.id):
         problems.append(
-            f"{side}: rows {order[at]} and {order[at + 1]} have the same id {str(ids[at])!r}; ids must be distinct"
+            f"{side}: rows {listed(rows)} have the same id {str(table.id[rows[0]])!r}; ids must be distinct"
         )
     empty = np.flatnonzero(table.id == "")
     if len(empty):

@@ -4,7 +4,7 @@ A parser takes (column, Place, problems), appends what is wrong to `problems` an
 whole column of the parts. No Python object is made per row, except where a wrong cell is shown.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,13 +37,18 @@ class Wish(NamedTuple):
     join: Callable[[list], Any]
 
 
-def columns(file: File, wishes: dict[str, Wish]) -> dict[str, Any]:
-    """Every wished column, read in one pass. UserError with the wrong cells, up to the part that has the twentieth."""
+def columns(file: File, wishes: dict[str, Wish], known: Sequence[str] = ()) -> dict[str, Any]:
+    """Every wished column, read in one pass; those that the file has not are passed over.
+
+    known: what is wrong with the file already. UserError with that and the wrong cells, up to the part that has the
+    twentieth.
+    """
+    wishes = {role: wish for role, wish in wishes.items() if wish.column in file.schema.names}
     names = list(dict.fromkeys(wish.column for wish in wishes.values()))
     parts: dict[str, list] = {role: [] for role in wishes}
-    problems: list[str] = []
+    problems = list(known)
     row = 1
-    for batch in file.batches(names):
+    for batch in file.batches(names) if names else ():
         for role, wish in wishes.items():
             place = Place(file.name, wish.column, row)
             parts[role].append(wish.parse(plain(batch.column(wish.column)), place, problems))

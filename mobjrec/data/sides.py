@@ -1,6 +1,8 @@
 """A table of items or users: which column is what, and the rows read by that."""
 
 import difflib
+import json
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from mobjrec.data import parse
-from mobjrec.data.corpus import report
+from mobjrec.data.corpus import listed, repeats, report
 from mobjrec.data.files import File, Source, opened
 from mobjrec.data.parse import Wish
 from mobjrec.errors import UserError
 from mobjrec.types import Table
+
+
+# What pandas calls an index without a name, in Parquet, in CSV, and in CSV that it has read and written again.
+INDEX = re.compile(r"(__index_level_\d+__|Unnamed: \d+)?")
 
 
 class SideColumns(NamedTuple):
@@ -78,14 +84,14 @@ def side_table(file: File, columns: SideColumns, id_column: str, reading: Readin
     categories = typed(file, columns.categories, {id_column}, _wordy)
     numbers = typed(file, columns.numbers, {id_column, *(columns.text or ()), *(columns.categories or ())}, numeric)
     several = {*columns.several, *(name for name in categories if _is_list(file.schema, name))}
-    present(file, [id_column, *text, *categories, *numbers, *several])
+    problems = present(file, [id_column, *text, *categories, *numbers, *several])
     unused(file, {id_column, *text, *categories, *numbers, *several})
     words = parse.texts(reading.missing_text)
     wishes = {"id": Wish(id_column, parse.ids, parse.join_codes)}
     wishes |= {f"text {name}": Wish(name, words, joined) for name in text}
     wishes |= {f"number {name}": Wish(name, parse.numbers, joined) for name in numbers}
     wishes |= category_wishes([*categories, *several], several, reading)
-    read = parse.columns(file, wishes)
+    read = parse.columns(file, wishes, problems)
     codes, names = read["id"]
     if len(names) < len(codes):
         raise UserError(report(file.name, _repeated(codes, names, file.name, id_column)))
@@ -109,22 +115,30 @@ def category_wishes(names: Sequence[str], several: set[str], reading: Reading) -
 
 
 def _repeated(codes: np.ndarray, names: pa.Array, file: str, column: str) -> list[str]:
-    order = np.argsort(codes, kind="stable")
-    at = np.flatnonzero(codes[order][1:] == codes[order][:-1])
     return [
-        f"{file}, column {column}: rows {order[x] + 1} and {order[x + 1] + 1} have the same id "
-        f"{names[int(codes[order[x]])].as_py()!r}; drop one"
-        for x in at[:20]
+        f"{file}, column {column}: rows {listed(rows + 1)} have the same id {names[int(codes[rows[0]])].as_py()!r}; "
+        f"drop {'one' if len(rows) == 2 else 'all but one'}"
+        for rows in repeats(codes)
     ]
 
 
 def typed(
     file: File, names: tuple[str, ...] | None, used: set[str], fits: Callable[[pa.DataType], bool]
 ) -> tuple[str, ...]:
-    """The names that are given, or where none are (None) those of every column that fits and has no other use."""
+    """The names that are given, or where none are (None) those of every column that fits and has no other use.
+
+    The row numbers that pandas writes beside a frame are never meant.
+    """
     if names is not None:
         return tuple(names)
+    used = used | _indexes(file.schema)
     return tuple(field.name for field in file.schema if field.name not in used and fits(field.type))
+
+
+def _indexes(schema: pa.Schema) -> set[str]:
+    """Columns that are the index of a pandas frame, by what pandas notes in the file or by the names it gives."""
+    noted = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    return {name for name in schema.names if name in noted or INDEX.fullmatch(name)}
 
 
 def _wordy(kind: pa.DataType) -> bool:
@@ -147,19 +161,18 @@ def _is_list(schema: pa.Schema, name: str) -> bool:
     return name in schema.names and _listed(schema.field(name).type)
 
 
-def present(file: File, names: Sequence[str]) -> None:
-    """UserError for columns that the file has not."""
+def present(file: File, names: Sequence[str]) -> list[str]:
+    """A problem for columns that the file has not, [] where it has all."""
     missing = sorted({name for name in names if name not in file.schema.names})
-    if missing:
-        there = ", ".join(file.schema.names)
-        raise UserError(
-            f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"
-        )
+    if not missing:
+        return []
+    there = ", ".join(file.schema.names)
+    return [f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"]
 
 
 def unused(file: File, used: set[str]) -> None:
     """Warn once of columns that nothing reads."""
-    extra = [name for name in file.schema.names if name not in used]
+    extra = [name for name in file.schema.names if name not in used and not INDEX.fullmatch(name)]
     if extra:
         warnings.warn(f"{file.name}: columns {', '.join(extra)} are not used", stacklevel=4)
 

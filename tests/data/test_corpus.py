@@ -164,3 +164,11 @@ def test_the_seam_has_no_field_that_events_at_forgets():
         "user", "item", "time", "list", "position", "split", "feedback", "categories", "numbers"
     }  # fmt: skip
     assert set(Table._fields) == {"id", "text", "categories", "numbers"}
+
+
+def test_rows_of_one_id_are_one_problem():
+    twice = corpus()._replace(items=table_from(["i", "k", "i", "i", "k", "i"]))
+    found = problems(twice)
+    assert "items: rows 0, 2, 3 and 1 more have the same id 'i'; ids must be distinct" in found
+    assert "items: rows 1 and 4 have the same id 'k'" in found
+    assert found.count("the same id") == 2

@@ -452,3 +452,42 @@ def test_what_is_written_is_what_is_read(tmp_path, drawn):
             assert corpus.items.id[events.item].tolist() == [str(x) for x in frame["item"]]
             assert events.time.tolist() == frame["time"].tolist()
             np.testing.assert_array_equal(events.feedback["value"], frame["value"].to_numpy(np.float32))
+
+
+def test_a_missing_column_hides_no_wrong_cell_and_is_not_taken_for_feedback(tmp_path):
+    lines = rows("7,2,1700000000,1", "8,2,soon,1", header="user_id,item,time,click")
+    found = failure(tmp_path, lines)
+    assert "events.csv has no column user; it has user_id, item, time, click" in found
+    assert "row 2, column time: found 'soon'" in found
+    assert found.startswith(f"{tmp_path / 'events.csv'}: 2 problems")
+    assert "user_id:" not in found
+    write(tmp_path, "items.csv", "item,year\n2,new\n")
+    columns = SideColumns(text=("name",), numbers=("year",))
+    found = failure(tmp_path, lines, items="items.csv", item_columns=columns)
+    assert all(x in found for x in ("no column user", "'soon'", "items.csv has no column name", "found 'new'"))
+
+
+def test_an_index_of_pandas_is_no_feedback(tmp_path):
+    frame = pd.DataFrame({"user": ["u", "v", "u"], "item": ["1", "2", "2"], "time": 1700000000, "click": [1, 0, 1]})
+    kept = frame[frame.item == "2"]
+    kept.to_parquet(tmp_path / "kept.parquet")
+    kept.to_csv(tmp_path / "kept.csv")
+    pd.read_csv(tmp_path / "kept.csv").to_csv(tmp_path / "again.csv", index=False)
+    frame.set_index(pd.Index([3, 1, 2], name="row")).to_parquet(tmp_path / "named.parquet")
+    for events in ("kept.parquet", "kept.csv", "again.csv", kept):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert list(table(tmp_path, events=events).events.feedback) == ["click"]
+    with pytest.warns(UserWarning, match="columns row are not used"):
+        assert list(table(tmp_path, events="named.parquet").events.feedback) == ["click"]
+    named = table(tmp_path, events=frame.set_index("user"))
+    assert (list(named.events.feedback), named.users.id.tolist()) == (["click"], ["u", "v"])
+
+
+def test_rows_of_one_id_are_one_problem(tmp_path):
+    write(tmp_path, "events.csv", rows("u,1,1700000000,1"))
+    write(tmp_path, "items.csv", "item,title\n" + "1,x\n" * 5 + "2,y\n3,z\n2,y\n")
+    found = failure(tmp_path, rows("u,1,1700000000,1"), items="items.csv")
+    assert "rows 1, 2, 3 and 2 more have the same id '1'; drop all but one" in found
+    assert "rows 6 and 8 have the same id '2'; drop one" in found
+    assert "2 problems" in found

@@ -87,7 +87,7 @@ def table(
     user_table = _side(users, path, user_columns, columns.user, reading, encoding, encoding_errors, failures)
     try:
         file = opened(events, path, encoding, encoding_errors)
-        read = parse.columns(file, _event_wishes(file, columns, kinds, reading))
+        read = parse.columns(file, *_event_wishes(file, columns, kinds, reading))
     except UserError as error:
         raise UserError("\n".join([str(error), *failures])) from error
     if failures:
@@ -125,7 +125,10 @@ def _side(
         return None
 
 
-def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: Reading) -> dict[str, Wish]:
+def _event_wishes(
+    file: File, columns: Columns, kinds: Kinds | None, reading: Reading
+) -> tuple[dict[str, Wish], list[str]]:
+    """(what to read, a problem for columns that are not there)."""
     named = {role: getattr(columns, role) for role in ("user", "item", "time", "list", "position", "split")}
     optional = {r for r in ("list", "position", "split") if named[r] == getattr(EVENTS, r)}
     named = {r: name for r, name in named.items() if name and not (r in optional and name not in file.schema.names)}
@@ -134,12 +137,15 @@ def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: Re
     acts = {} if kinds is None else {"kind": kinds.column} | ({"value": kinds.value} if kinds.value else {})
     context = [*columns.categories, *columns.several, *columns.numbers]
     used = {*named.values(), *acts.values(), *context}
-    feedback = () if kinds is not None else typed(file, columns.feedback, used, numeric)
     if kinds is not None and columns.feedback:
         raise UserError("columns.feedback and kinds are both given; with kinds the feedback is named by kinds.names")
-    present(file, [*used, *feedback])
-    unused(file, {*used, *feedback})
-    if kinds is None and not feedback:
+    problems = present(file, [*used, *(columns.feedback or ())])
+    # A column under another name than the config's is not taken for feedback.
+    named_only = kinds is not None or (problems and columns.feedback is None)
+    feedback = () if named_only else typed(file, columns.feedback, used, numeric)
+    if not problems:
+        unused(file, {*used, *feedback})
+    if kinds is None and not feedback and not problems:
         raise UserError(
             f"{file.name} has no feedback: no column of numbers or booleans beside {', '.join(sorted(used))}"
         )
@@ -156,7 +162,8 @@ def _event_wishes(file: File, columns: Columns, kinds: Kinds | None, reading: Re
     wishes = {role: Wish(name, *parsers[role]) for role, name in {**named, **acts}.items()}
     wishes |= {f"feedback {name}": Wish(name, parse.numbers, joined) for name in feedback}
     wishes |= {f"number {name}": Wish(name, parse.numbers, joined) for name in columns.numbers}
-    return wishes | category_wishes([*columns.categories, *columns.several], set(columns.several), reading)
+    wishes |= category_wishes([*columns.categories, *columns.several], set(columns.several), reading)
+    return wishes, problems
 
 
 def _events(read: dict, user: np.ndarray, item: np.ndarray) -> Events:
