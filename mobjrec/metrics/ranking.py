@@ -36,14 +36,16 @@ def ndcg(
 ) -> Array:
     """Discounted gain of the order over that of the best order. Burges et al. 2005.
 
-    sum over ranks r <= k of g(y) / log2(r + 1), g = 2^y - 1 or y, over the same sum with labels in falling order. NaN
-    where the best is not above 0. ValueError for another gain.
+    sum over ranks r <= k of g(y) / log2(r + 1), g = 2^y - 1 or y, over the same sum with labels in falling order. 2^y is
+    for grades of a few levels; for labels in natural units (seconds, euros) take the linear gain, as trec_eval and
+    scikit-learn do. Labels of any size: neither overflows. NaN where the best is not above 0. ValueError for another gain.
     """
     if gain not in ("exponential", "linear"):
         raise ValueError(f"gain is {gain}; it must be exponential or linear")
     ranked = _ranked(scores, labels, where, k)
     best = jnp.sort(jnp.where(where, labels, -jnp.inf).astype(ranked.labels.dtype), axis=-1, descending=True)
-    return _ratio(_discounted(ranked.labels, ranked, gain), _discounted(best, ranked, gain))
+    top = jnp.maximum(best[..., :1], 0.0)
+    return _ratio(_discounted(ranked.labels, top, ranked, gain), _discounted(best, top, ranked, gain))
 
 
 def mrr(scores: Array, labels: Array, *, where: Array, k: int | None = None) -> Array:
@@ -128,8 +130,11 @@ def _hits(scores: Array, labels: Array, where: Array, k: int | None) -> tuple[Ar
     return (relevant & ranked.inside).sum(-1), relevant.sum(-1)
 
 
-def _discounted(labels: Array, ranked: Ranked, gain: str) -> Array:
-    gains = jnp.exp2(labels) - 1.0 if gain == "exponential" else labels
+def _discounted(labels: Array, top: Array, ranked: Ranked, gain: str) -> Array:
+    """The discounted gains over 2^top or top, the largest label [..., 1]: a ratio of two does not see the divisor."""
+    # 2^y alone is infinite from labels of 128 on, and infinity over infinity NaN.
+    exponential = gain == "exponential"
+    gains = jnp.exp2(labels - top) - jnp.exp2(-top) if exponential else labels / jnp.where(top > 0, top, 1.0)
     return jnp.sum(gains / jnp.log2(ranked.place + 1.0), axis=-1, where=ranked.inside)
 
 

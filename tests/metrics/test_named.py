@@ -1,4 +1,5 @@
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mobjrec import metrics
@@ -36,3 +37,11 @@ def test_the_number_behind_the_at_is_k(key, value):
 def test_another_key_is_refused_with_what_there_is(key, message):
     with pytest.raises(ValueError, match=message):
         metrics.named(key)
+
+
+def test_a_label_in_seconds_has_the_linear_gain_and_grades_have_the_exponential_one():
+    assert [metrics.gain_of(most) for most in (1.0, 5.0, 10.0, 11.0, 3600.0)] == 3 * ["exponential"] + 2 * ["linear"]
+    by_hand = (2 / np.log2(3) + 1 / 2) / (2 + 1 / np.log2(3))
+    for key in ("ndcg", "ndcg@3"):
+        np.testing.assert_allclose(metrics.named(key, "linear")(SCORES, LABELS, where=WHERE), by_hand, rtol=1e-6)
+    assert metrics.named("mrr@2", "linear")(SCORES, LABELS, where=WHERE) == 0.5

@@ -198,3 +198,14 @@ def test_every_metric_refuses_what_does_not_fit(name):
 def test_a_misspelt_gain_is_refused():
     with pytest.raises(ValueError, match="gain is lin; it must be exponential or linear"):
         metrics.ndcg(jnp.zeros(3), jnp.ones(3), where=jnp.ones(3, bool), gain="lin")
+
+
+@pytest.mark.parametrize("gain", ["exponential", "linear"])
+def test_labels_of_any_size_have_a_finite_ndcg(gain):
+    scores, where = jnp.array([2.0, 3.0, 1.0]), jnp.ones(3, bool)
+    worth = lambda *labels: float(metrics.ndcg(scores, jnp.array(labels), where=where, gain=gain))
+    # Seconds of dwell: 2^300 is no float32. Two labels far apart leave the rank of the higher one alone, 2^300 being all.
+    if gain == "exponential":
+        assert worth(300.0, 0.0, 40.0) == worth(300.0, 40.0, 0.0) == pytest.approx(1 / np.log2(3))
+    assert worth(0.0, 1e30, 1e30) == pytest.approx((1 + 1 / 2) / (1 + 1 / np.log2(3)))
+    assert np.isnan(worth(0.0, 0.0, 0.0))
