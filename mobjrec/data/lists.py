@@ -94,15 +94,24 @@ def _order(events: Events) -> np.ndarray:
 
 
 def _split(events: Events, order: np.ndarray, split: Split) -> np.ndarray:
-    """Every event's split, in `order`; all events of an impression share the one of its first event."""
+    """Every event's split, in `order`; all events of an impression share the one of its last event.
+
+    Were it that of the first, a click after the cut would be a label of training.
+    """
     user, time, impression = (np.asarray(a)[order] for a in (events.user, events.time, events.list))
     given = None if events.split is None else events.split[order]
     unit = np.where(impression >= 0, impression, impression.max(initial=-1) + 1 + np.arange(len(user)))
     _, first, inverse = np.unique(unit, return_index=True, return_inverse=True)
     by_place = np.argsort(first, kind="stable")
     heads = first[by_place]
+
+    def latest(values: np.ndarray) -> np.ndarray:
+        last = values[first]
+        np.maximum.at(last, inverse, values)
+        return last[by_place]
+
     found = np.zeros(len(first), np.int8)
-    found[by_place] = split(user[heads], time[heads], None if given is None else given[heads])
+    found[by_place] = split(user[heads], latest(time), None if given is None else latest(given))
     return found[inverse]
 
 

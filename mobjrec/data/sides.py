@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,6 @@ from mobjrec.data.files import File, Source, opened
 from mobjrec.data.parse import Wish
 from mobjrec.errors import UserError
 from mobjrec.types import Table
-
 
 # What pandas calls an index without a name, in Parquet, in CSV, and in CSV that it has read and written again.
 INDEX = re.compile(r"(__index_level_\d+__|Unnamed: \d+)?")
@@ -55,27 +54,61 @@ def item_table(
     separator: str = "|",
     encoding: str = "utf-8",
     errors: Literal["strict", "replace"] = "strict",
+    needed: Sequence[str] = (),
+    named: bool = True,
 ) -> Table:
     """Items that no corpus holds, to be ranked: of a file, a frame or a list of dicts.
 
-    Where `columns` names all kinds, other columns are passed over. UserError as for `side_table`, and for a source that
-    `opened` does not take.
+    needed: columns that must be there; of the others that `columns` names those that are absent are passed over with a
+    warning   named: whether the id must be there; without it rows are called 1, 2, ...
+    Where `columns` names all kinds, other columns are passed over. UserError as for `side_table`, for a source that
+    `opened` does not take, and where none of the columns is there.
     """
     file = opened(source, Path(), encoding, errors)
-    named = [one for one in (columns.text, columns.categories, columns.numbers) if one is not None]
-    wanted = list(dict.fromkeys([id_column, *(name for one in named for name in one)]))
-    missing = [name for name in wanted if name not in file.schema.names]
+    there = file.schema.names
+    kinds = [one for one in (columns.text, columns.categories, columns.numbers) if one is not None]
+    wanted = list(dict.fromkeys(name for one in kinds for name in one))
+    required = [id_column, *needed] if named else list(needed)
+    missing = [name for name in required if name not in there]
+    if not missing and wanted and not set(wanted) & set(there):
+        missing = wanted
     if missing:
-        said = f"the id {id_column}" + (f", and {', '.join(wanted[1:])}" if wanted[1:] else "")
-        near = difflib.get_close_matches(missing[0], file.schema.names, 1)
+        said = f"the id {id_column}" + (f", and {', '.join(wanted)}" if wanted else "")
+        near = difflib.get_close_matches(missing[0], there, 1)
         hint = f"; is {missing[0]} called {near[0]} there?" if near else ""
         raise UserError(
-            f"{file.name} has no column {', '.join(missing)}; it has {', '.join(file.schema.names)}. Read are {said}, as the "
+            f"{file.name} has no column {', '.join(missing)}; it has {', '.join(there)}. Read are {said}, as the "
             f"run's config names them{hint}"
         )
-    if len(named) == 3:
-        file = file._replace(schema=pa.schema([file.schema.field(name) for name in wanted]))
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        warnings.warn(f"{file.name}: no column {', '.join(absent)}; what it would say is not known", stacklevel=2)
+        columns = SideColumns(*(_kept(one, there) if isinstance(one, tuple) else one for one in columns))
+    if id_column not in there:
+        file = _counted(file, id_column)
+    if len(kinds) == 3:
+        kept = [id_column, *(name for name in wanted if name in there)]
+        file = file._replace(schema=pa.schema([file.schema.field(name) for name in kept]))
     return side_table(file, columns, id_column, Reading("s", separator, "empty"))
+
+
+def _kept(names: tuple[str, ...], there: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in there)
+
+
+def _counted(file: File, id_column: str) -> File:
+    """The file with a first column of row numbers."""
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        row = 1
+        for batch in file.batches([name for name in columns if name != id_column]):
+            numbers = pa.array([str(n) for n in range(row, row + len(batch))], pa.string())
+            row += len(batch)
+            yield pa.RecordBatch.from_arrays(
+                [numbers if name == id_column else batch.column(name) for name in columns], names=list(columns)
+            )
+
+    return file._replace(schema=file.schema.insert(0, pa.field(id_column, pa.string())), batches=batches)
 
 
 def side_table(file: File, columns: SideColumns, id_column: str, reading: Reading) -> Table:

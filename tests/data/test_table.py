@@ -332,7 +332,7 @@ def test_acts_of_several_kinds_become_one_row_an_item(tmp_path):
     write(tmp_path, "events.csv", acts)
     events = table(tmp_path, kinds=Kinds("kind", names=("click", "buy"), value="amount")).events
     assert list(zip(events.user.tolist(), events.item.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert events.time.tolist() == [10, 10, 9, 5]
+    assert events.time.tolist() == [30, 10, 9, 5]
     assert events.feedback["click"].tolist() == [1, 0, 0, 1]
     assert events.feedback["buy"].tolist() == [4, 0, 0, 0]
     absent = table(tmp_path, kinds=Kinds("kind", value="amount", absent="missing")).events.feedback
