@@ -32,7 +32,7 @@ def check_encoder(encoder: Encoder) -> None:
     def make(rngs: Any) -> Any:
         return encoder(VOCABULARY, POSITIONS, rngs)
 
-    params, bound, traces = _moved(init(make)(jax.random.key(0))), bind(make), []
+    params, bound, traces = _moved(jax.jit(init(make))(jax.random.key(0))), bind(make), []
     module = bound(params)
 
     @jax.jit
@@ -61,7 +61,7 @@ def check_encoder(encoder: Encoder) -> None:
 def _moved(params: Tree) -> Tree:
     """Parameters away from their start, where attention is all but uniform and some gradients all but 0."""
     draw = np.random.default_rng(6)
-    return jax.tree.map(lambda leaf: leaf + 0.3 * draw.normal(size=leaf.shape).astype(leaf.dtype), params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + (0.3 * draw.normal(size=leaf.shape)).astype(leaf.dtype), params)
 
 
 def _sequences(seed: int) -> list[np.ndarray]:
@@ -80,19 +80,19 @@ def _packed(sequences: list[np.ndarray], rows: tuple[tuple[int, ...], ...], padd
             tokens[row, place], position[row, place] = sequences[text], np.arange(LENGTHS[text])
             slot[row, place], used[row, number] = number + 1, True
             begin += LENGTHS[text]
-    return Texts(*(jnp.asarray(a) for a in (tokens, position, slot, used)))
+    return Texts(tokens, position, slot, used)
 
 
 def _of_texts(found: Array, rows: tuple[tuple[int, ...], ...]) -> np.ndarray:
     """[texts, D] in the texts' own order."""
     places = {text: (row, number) for row, texts in enumerate(rows) for number, text in enumerate(texts)}
-    return np.stack([found[places[text]] for text in range(len(LENGTHS))])
+    return np.stack([np.asarray(found)[places[text]] for text in range(len(LENGTHS))])
 
 
 def _check_form(found: Array, width: int) -> None:
     _check(found.shape == (ROWS, SLOTS, width), f"embeddings have shape {found.shape}, not {(ROWS, SLOTS, width)}")
-    _check(bool(jnp.isfinite(found).all()), "an embedding is not finite")
-    unused = ~np.asarray(_packed(_sequences(0), PACKED).used)
+    _check(bool(np.isfinite(found).all()), "an embedding is not finite")
+    unused = ~_packed(_sequences(0), PACKED).used
     _check(not np.asarray(found)[unused].any(), "the embedding of an unused slot is not 0")
 
 
@@ -106,12 +106,13 @@ def _check_packing(encode: Call, params: Tree, sequences: list[np.ndarray], want
 
 def _check_dropout(encode: Call, params: Tree, texts: Texts) -> None:
     keys = jax.random.split(jax.random.key(3), ROWS)
-    whole = encode(params, texts, keys)
+    whole = np.asarray(encode(params, texts, keys))
     order = np.array([4, 2, 0, 5, 1, 3])
     moved = encode(params, jax.tree.map(lambda a: a[order], texts), keys[order])
     _check(_close(moved, whole[order]), "dropout depends on a row's place, not on its key alone")
-    others = encode(params, texts, jnp.concatenate([keys[:1], jax.random.split(jax.random.key(5), ROWS - 1)]))
-    _check(_close(others[0], whole[0]), "dropout of a row depends on the keys of other rows")
+    others = jnp.concatenate([keys[:1], jax.random.split(jax.random.key(5), ROWS - 1)])
+    found = np.asarray(encode(params, texts, others))
+    _check(_close(found[0], whole[0]), "dropout of a row depends on the keys of other rows")
     _check(
         _close(encode(params, texts), encode(params, texts), 0.0), "embeddings without keys differ between two calls"
     )
@@ -127,13 +128,14 @@ def _check_neighbours(gradient: Call, params: Tree, sequences: list[np.ndarray],
 
 
 def _check_gradients(grads: Tree, frozen: frozenset[str]) -> None:
-    leaves = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(grads) if path[0].key not in frozen]
-    largest = max((float(jnp.abs(leaf).max()) for _, leaf in leaves), default=0.0)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.asarray, grads))
+    leaves = [(path, leaf) for path, leaf in leaves if path[0].key not in frozen]
+    largest = max((float(np.abs(leaf).max()) for _, leaf in leaves), default=0.0)
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path)
-        _check(bool(jnp.isfinite(leaf).all()), f"the gradient of {name} is not finite")
+        _check(bool(np.isfinite(leaf).all()), f"the gradient of {name} is not finite")
         # Rounding leaves about 1e-8 of the largest where the exact gradient is 0.
-        _check(float(jnp.abs(leaf).max()) > 1e-6 * largest, f"no gradient reaches {name}")
+        _check(float(np.abs(leaf).max()) > 1e-6 * largest, f"no gradient reaches {name}")
 
 
 def _close(left: Tree, right: Tree, tolerance: float = 1e-5) -> bool:

@@ -38,7 +38,7 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
     def make(rngs: Any) -> Any:
         return scorer(WIDTH, HEADS, spec, rngs)
 
-    params, bound, traces = init(make)(jax.random.key(0)), bind(make), []
+    params, bound, traces = jax.jit(init(make))(jax.random.key(0)), bind(make), []
     sequence = getattr(bound(params), "sequence", False)
 
     @jax.jit
@@ -46,18 +46,23 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
         traces.append(None)
         return bound(params)(*inputs, None, keys)
 
+    @jax.jit
+    @jax.value_and_grad
+    def pulled(params: Tree, inputs: tuple[Array, ...], pulls: dict[str, Array]) -> Array:
+        return sum(jnp.sum(pulls[name] * scores) for name, scores in bound(params)(*inputs, None, None).items())
+
     inputs = _inputs(spec, sequence)
     scores = score(params, inputs)
     _check_heads(scores)
-    again = score(jax.tree.map(lambda a: a + 0.01, params), _inputs(spec, sequence, seed=1))
+    again = score(jax.tree.map(lambda a: np.asarray(a) + np.float32(0.01), params), _inputs(spec, sequence, seed=1))
     _check(len(traces) == 1, "a second call with other values compiles again")
     _check(not _close(again, scores, 1e-6), "scores depend neither on parameters nor on inputs")
-    _check_items(score, params, inputs, scores)
+    _check_items(score, pulled, params, inputs, scores)
     _check_context(score, params, inputs, scores)
     _check_shared(score, params, inputs)
     _check_absent_history(score, params, inputs, scores, sequence)
     _check_dropout(score, params, inputs, scores)
-    _check_gradients(score, params, inputs, shift_invariant)
+    _check_gradients(pulled, params, inputs, scores, shift_invariant)
 
 
 def _spec(scorer: Scorer) -> Spec:
@@ -82,7 +87,7 @@ def _inputs(spec: Spec, sequence: bool, seed: int = 0) -> tuple[Array, ...]:
     slots = sum(column.slots for column in spec.context.ids)
     context = draw.normal(size=(LISTS, ITEMS, len(spec.context.numbers))).astype(np.float32)
     ids = draw.integers(1, 4, size=(LISTS, ITEMS, slots)).astype(np.int32)
-    return tuple(jnp.asarray(a) for a in (users, items, context, ids))
+    return users, items, context, ids
 
 
 def _check_heads(scores: dict[str, Array]) -> None:
@@ -92,27 +97,28 @@ def _check_heads(scores: dict[str, Array]) -> None:
     _check(all(np.isfinite(value).all() for value in scores.values()), "a score is not finite")
 
 
-def _check_items(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
+def _check_items(score: Any, pulled: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
     users, *of_items = inputs
     order = np.array([3, 0, 4, 1, 2])
     permuted = score(params, (users, *(a[:, order] for a in of_items)))
-    there = {name: value[:, order] for name, value in scores.items()}
+    there = {name: np.asarray(value)[:, order] for name, value in scores.items()}
     _check(_close(permuted, there), "permuting the items does not permute the scores")
 
-    def first(params: Tree, inputs: tuple[Array, ...]) -> Array:
-        return sum(jnp.sum(value[:, 0] ** 2) for value in score(params, inputs).values())
-
-    items, context, ids = of_items
-    other = (users, items.at[:, 1:].set(50.0), context.at[:, 1:].set(-50.0), ids.at[:, 1:].set(0))
-    value, grads = jax.value_and_grad(first)(params, inputs)
-    value_other, grads_other = jax.value_and_grad(first)(params, other)
+    pulls = _pulls(scores)
+    other = (users, *(a.copy() for a in of_items))
+    for array, fill in zip(other[1:], (50.0, -50.0, 0), strict=True):
+        array[:, 1:] = fill
+    for pull in pulls.values():
+        pull[:, 1:] = 0.0
+    value, grads = pulled(params, inputs, pulls)
+    value_other, grads_other = pulled(params, other, pulls)
     _check(_close(value, value_other), "an item's score depends on the other items of its list")
     _check(_close(grads, grads_other), "the gradient of an item's score depends on the other items of its list")
 
 
 def _check_context(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
     users, items, context, ids = inputs
-    for name, other in (("numbers", (context + 1.0, ids)), ("ids", (context, ids % 3 + 1))):
+    for name, other in (("numbers", (context + np.float32(1.0), ids)), ("ids", (context, ids % 3 + 1))):
         if context.size:
             _check(
                 not _close(score(params, (users, items, *other)), scores),
@@ -123,7 +129,7 @@ def _check_context(score: Any, params: Tree, inputs: tuple[Array, ...], scores: 
 def _check_shared(score: Any, params: Tree, inputs: tuple[Array, ...]) -> None:
     users, items, context, ids = inputs
     shared = score(params, (users, items[:1], context, ids))
-    repeated = score(params, (users, jnp.broadcast_to(items[:1], items.shape), context, ids))
+    repeated = score(params, (users, np.broadcast_to(items[:1], items.shape), context, ids))
     _check(
         _close(shared, repeated), "a shared item set [1, L, D] is not scored as the same set repeated for every list"
     )
@@ -136,35 +142,40 @@ def _check_absent_history(
         return
     users, *of_items = inputs
     _check(_close(score(params, (users[:, :HISTORY], *of_items)), scores), "an absent history vector changes scores")
-    _check(not _close(score(params, (users[:, :1], *of_items)), scores), "the history is not read")
+    others = np.concatenate([users[:, :1], -users[:, 1:]], axis=1)
+    _check(not _close(score(params, (others, *of_items)), scores), "the history is not read")
 
 
 def _check_dropout(score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array]) -> None:
     keys = jax.random.split(jax.random.key(2), LISTS)
     whole = score(params, inputs, keys)
-    halves = zip(*(jnp.split(a, 2) for a in inputs), strict=True)
-    parts = [score(params, half, some) for half, some in zip(halves, jnp.split(keys, 2), strict=True)]
-    joined = {name: jnp.concatenate([part[name] for part in parts]) for name in whole}
+    halves = (slice(0, LISTS // 2), slice(LISTS // 2, LISTS))
+    parts = [score(params, tuple(a[half] for a in inputs), keys[half]) for half in halves]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
     _check(_close(whole, joined), "dropout depends on which lists are computed together, not on a list's key alone")
     _check(_close(score(params, inputs), scores, 0.0), "scores without keys differ between two calls")
 
 
-def _check_gradients(score: Any, params: Tree, inputs: tuple[Array, ...], shift_invariant: bool) -> None:
-    draw = np.random.default_rng(3)
-    pulls = {name: draw.normal(size=np.shape(value)) for name, value in score(params, inputs).items()}
+def _check_gradients(
+    pulled: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array], shift_invariant: bool
+) -> None:
+    pulls = _pulls(scores)
     if shift_invariant:
         pulls = {name: pull - pull.mean(1, keepdims=True) for name, pull in pulls.items()}
-
-    def value(params: Tree) -> Array:
-        return sum(jnp.sum(pulls[name] * scores) for name, scores in score(params, inputs).items())
-
-    grads = jax.tree_util.tree_leaves_with_path(jax.grad(value)(params))
-    largest = max((float(jnp.abs(grad).max()) for _, grad in grads), default=0.0)
+    grads = [
+        (path, np.asarray(grad)) for path, grad in jax.tree_util.tree_leaves_with_path(pulled(params, inputs, pulls)[1])
+    ]
+    largest = max((float(np.abs(grad).max()) for _, grad in grads), default=0.0)
     for path, grad in grads:
         name = jax.tree_util.keystr(path)
-        _check(bool(jnp.isfinite(grad).all()), f"the gradient of {name} is not finite")
+        _check(bool(np.isfinite(grad).all()), f"the gradient of {name} is not finite")
         # Rounding leaves about 1e-8 of the largest where the exact gradient is 0.
-        _check(float(jnp.abs(grad).max()) > 1e-6 * largest, f"no gradient reaches {name}")
+        _check(float(np.abs(grad).max()) > 1e-6 * largest, f"no gradient reaches {name}")
+
+
+def _pulls(scores: dict[str, Array]) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(3)
+    return {name: draw.normal(size=np.shape(value)).astype(np.float32) for name, value in scores.items()}
 
 
 def _close(left: Tree, right: Tree, tolerance: float = 1e-5) -> bool:
