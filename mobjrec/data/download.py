@@ -88,7 +88,8 @@ def get(name: str, source: Path | None = None, folder: Path | None = None) -> Pa
 
     source: an archive, a file or a folder with the files of one layout. Files are checked (sha256, or number of lines)
     in a temporary folder that is then renamed, so the place is complete or absent. folder: the place, instead of the
-    one in the cache folder where the readers look. UserError if the name is unknown, the source is absent or holds
+    one in the cache folder where the readers look; where it holds a layout already, `source` is not read, which is
+    printed. UserError if the name is unknown, the source is absent or holds
     other files, or the place holds something else.
     """
     if name not in RECIPES:
@@ -97,6 +98,8 @@ def get(name: str, source: Path | None = None, folder: Path | None = None) -> Pa
     place = cache_folder() / recipe.place if folder is None else folder
     if place.exists():
         _whole(place, recipe, f"{place} exists already, but")
+        if source is not None:
+            print(f"already there, {source} not read; remove {place} first to put it in place anew")
     else:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as temporary:

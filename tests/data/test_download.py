@@ -193,10 +193,13 @@ def test_files_are_checked_placed_and_licensed(recipes, capsys, form):
     assert [x.name for x in place.parent.iterdir()] == ["made"]
 
 
-def test_what_is_there_is_checked_and_kept(recipes):
+def test_what_is_there_is_checked_and_kept(recipes, capsys):
     source = zipped(recipes / "x.zip", {"a.txt": b"A", "sub/a.txt": b"B"})
     place = get("made", source)
     assert get("made") == place
+    assert "not read" not in capsys.readouterr().out
+    assert get("made", recipes / "junk.zip") == place
+    assert f"already there, {recipes / 'junk.zip'} not read; remove {place} first" in capsys.readouterr().out
     (place / "a.txt").write_bytes(b"changed")
     with pytest.raises(UserError, match=r"exists already, but a.txt has sha256 .*, expected"):
         get("made", source)
