@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mobjrec import notes
 from mobjrec.errors import MISTAKES, NumericError, UserError
 
 app = typer.Typer(
@@ -161,7 +162,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="mobjrec", standalone_mode=True)
+        with notes.shown():
+            app(args=arguments, prog_name="mobjrec", standalone_mode=True)
     except MISTAKES as error:
         if debug:
             raise

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mobjrec import notes
 from mobjrec.cache import cache_folder
 from mobjrec.config import Config, load, parse
 from mobjrec.errors import UserError
@@ -13,6 +14,7 @@ from mobjrec.rank import load as load_run
 from mobjrec.train import run as train_run
 
 
+@notes.shown()
 def fit(
     config: Config | Mapping[str, Any] | str | Path,
     events: Any = None,

@@ -15,7 +15,7 @@ RUN = (
     "defaults parts frozen inference resume progress"
 )
 BELOW = (
-    "config resolve step mesh state optimizers checkpoint record environment shipped problems data metrics pareto cache"
+    "config resolve step mesh state optimizers checkpoint record environment shipped notes problems data metrics pareto cache"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -35,6 +35,7 @@ WALLS = {
     "cache": "",
     "environment": "jax",
     "shipped": "",
+    "notes": "",
     "ranks": "jax",
     "pareto": "jax numpy",
     "gram": "jax",
