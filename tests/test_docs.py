@@ -422,6 +422,7 @@ def message(mistake: Callable[[], None], command: str) -> str:
 
 
 ROW, TEMPLATE = "u1,i10,1704067200,l1,1,", '"{title}. {description}"'
+PROBABILITY = "{use: single, loss: sigmoid_cross_entropy, link: sigmoid, label: dwell}"
 MISTAKES = {
     "column": (
         "A column under another name than the config's:",
@@ -458,6 +459,11 @@ MISTAKES = {
         "An objective on a label that is not there:",
         edited("own-table.yaml", "label: click}", "label: clicked}"),
         "show",
+    ),
+    "probability": (
+        "A probability of what is none:",
+        edited("own-table.yaml", "{use: single, loss: softmax, label: click}", PROBABILITY),
+        "check",
     ),
     "history": (
         "A history of a label that is not there:",
