@@ -1,0 +1,22 @@
+"""Why a metric says nothing of a list: counted by reason, never entered as 0 or 1."""
+
+import numpy as np
+
+# In this order, the first that holds; "" = relevant items and others, no label below 0.
+REASONS = ("", "no item", "no observed label", "nothing relevant", "only relevant", "no gain: labels below 0")
+# Of these lists a metric over all items together has no item, and one over pairs within lists no pair.
+ITEMLESS, PAIRLESS = (1, 2), (1, 2, 3, 4)
+
+
+def codes(labels: np.ndarray, observed: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """[B] places in REASONS of lists [B, L]. there: the items that are ranked   observed: those of them with a label"""
+    observed = observed & there
+    relevant = (observed & (labels > 0)).sum(-1)
+    below = (observed & (labels < 0)).any(-1)
+    holds = [~there.any(-1), ~observed.any(-1), relevant == 0, relevant == observed.sum(-1), below]
+    return np.select(holds, range(1, len(REASONS)), 0)
+
+
+def counted(codes: np.ndarray) -> dict[str, int]:
+    """{reason: how many lists}, without those of none."""
+    return {REASONS[code]: int(count) for code, count in enumerate(np.bincount(codes, minlength=1)) if count}
