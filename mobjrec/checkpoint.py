@@ -92,6 +92,16 @@ def best(folder: Path, like: Tree, *, partial: bool = False) -> tuple[Tree, dict
     return latest(folder, like, name=BEST, partial=partial)
 
 
+def sealed(folder: Path, *, name: str = RECENT) -> dict[str, Any] | None:
+    """The newest seal that is whole and of no newer schema, the step's files not looked at; None where there is none."""
+    root = folder.resolve() / name
+    for step in reversed(_present(root)):
+        seal, _ = _seal(root, step)
+        if seal is not None and seal["schema"] <= SCHEMA:
+            return seal
+    return None
+
+
 def steps(folder: Path, *, name: str = RECENT) -> list[int]:
     """Numbers of the sealed steps, ascending; whether they verify is not looked at."""
     root = folder.resolve() / name
@@ -219,17 +229,25 @@ def _drop(root: Path, step: int) -> None:
     shutil.rmtree(root / str(step))
 
 
-def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
-    """The step's seal, and what is wrong with the step in words; "" if it is as it was written."""
+def _seal(root: Path, step: int) -> tuple[dict[str, Any] | None, str]:
+    """The step's seal, or None and what is wrong with it."""
     try:
         seal = json.loads(_seal_file(root, step).read_bytes())
         body = {key: value for key, value in seal.items() if key != "sha256"}
         if seal["sha256"] != _digest(body):
-            return {}, f"its seal {_seal_file(root, step).name} was changed"
+            return None, f"its seal {_seal_file(root, step).name} was changed"
     except FileNotFoundError:
-        return {}, "it has no seal, the save was cut short"
+        return None, "it has no seal, the save was cut short"
     except (ValueError, KeyError, AttributeError, OSError):
-        return {}, f"its seal {_seal_file(root, step).name} cannot be read"
+        return None, f"its seal {_seal_file(root, step).name} cannot be read"
+    return seal, ""
+
+
+def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
+    """The step's seal, and what is wrong with the step in words; "" if it is as it was written."""
+    seal, fault = _seal(root, step)
+    if seal is None:
+        return {}, fault
     if seal["schema"] > SCHEMA:
         raise RunFolderError(
             f"step {step} in {root} was written by a newer mobjrec ({seal['versions'].get('mobjrec')}, "

@@ -1,5 +1,7 @@
 """A trained run in use: rank, score and encode, for users and items that training has met or never seen."""
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -8,20 +10,24 @@ import jax
 import numpy as np
 
 from mobjrec import checkpoint, evaluate, mesh
+from mobjrec.config import Config
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import user_sequences
 from mobjrec.data.columns import outside
-from mobjrec.data.sides import SIDE, SideColumns, item_table
-from mobjrec.data.texts import STRINGS, columns_of, render
+from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, item_matrix
-from mobjrec.parts import Parts, assemble, bound
-from mobjrec.resume import result
+from mobjrec.parts import Parts, assemble
+from mobjrec.problems import nearest
+from mobjrec.resume import content, result, unchanged
+from mobjrec.told import formed, someone, told_items
 from mobjrec.types import Table, Tree
 
 NEAREST = 3
+# Pairs that are scored at a time; fewer are padded to a power of two, so that few shapes are compiled.
+PAIRS = 1024
 
 
 class Items(NamedTuple):
@@ -35,7 +41,10 @@ class Items(NamedTuple):
 
 @final
 class Trained(NamedTuple):
-    """A trained run. `rank`, `score`, `encode_users` and `encode_items` are what the command line calls, too."""
+    """A trained run. `rank`, `score`, `encode_users` and `encode_items` are what the command line calls, too.
+
+    rows: {"user" or "item": {id: its row}}
+    """
 
     folder: Path
     parts: Parts
@@ -44,6 +53,7 @@ class Trained(NamedTuple):
     scale: dict[str, tuple[float, float]]
     step: int
     items: Items
+    rows: dict[str, dict[str, int]]
 
     def rank(
         self,
@@ -61,8 +71,12 @@ class Trained(NamedTuple):
         items: others to rank than the catalogue: a Table, a file, a data frame or a list of dicts, as `told_items` reads it
         prefer: {objective: weight}, equal by default
         again: also what the user is known to have liked already
-        Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective.
+        text: one text an event, newest first, each in the place of an event in the user's template
+        Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective, and
+        for words or an item where the model reads nothing of what a user did.
         """
+        if top < 1:
+            raise UserError(f"top is {top}; it must be at least 1")
         prefer = checked_preference(self.parts, prefer)
         ranked = self.items if items is None else new_items(self, told_items(self.parts, items))
         found = self._predicted(self._user(user, text, item), ranked)
@@ -82,31 +96,47 @@ class Trained(NamedTuple):
         ]
 
     def score(self, users: Sequence[str], items: Sequence[str]) -> dict[str, np.ndarray]:
-        """{objective: [n]} of n pairs of known ids: each objective's `predict`. UserError for an unknown id."""
-        who = [self._row("user", u) for u in users]
-        what = np.array([self._row("item", i) for i in items], np.int32)[:, None]
-        rows = self._known_users(np.array(who))
-        return {name: found[:, 0] for name, found in self._predict(rows, what, self.items.matrix).items()}
+        """{objective: [n]} of n pairs of known ids: each objective's `predict`; each user is encoded once.
+
+        UserError for an unknown id, or where there are not as many users as items.
+        """
+        who, what = self._rows("user", users), self._rows("item", items)
+        if len(who) != len(what):
+            raise UserError(f"there are {len(who)} users and {len(what)} items; score takes pairs, one item a user")
+        if not len(who):
+            return {name: np.zeros(0, np.float32) for name in self.parts.objectives}
+        distinct, place = np.unique(who, return_inverse=True)
+        rows, size = self._known_users(distinct), min(PAIRS, 1 << (len(who) - 1).bit_length())
+        found = []
+        for begin in range(0, len(who), size):
+            part = np.minimum(np.arange(begin, begin + size), len(who) - 1)
+            these = jax.tree.map(lambda array, at=place[part]: array[at], rows)
+            found.append(self._predict(these, what[part, None], self.items.matrix))
+        return {name: np.concatenate([one[name][:, 0] for one in found])[: len(who)] for name in found[0]}
 
     def encode_users(self, users: Sequence[str]) -> np.ndarray:
         """User vectors [n, D] of known ids, as the scorer reads them."""
-        rows = self._known_users(np.array([self._row("user", u) for u in users]))
+        who = self._rows("user", users)
+        if not len(who):
+            return np.zeros((0, self.items.matrix.shape[1]), np.float32)
+        distinct, place = np.unique(who, return_inverse=True)
+        rows = self._known_users(distinct)
         model, history = self.parts.model, None
         where = None if rows.history is None else rows.history >= 0
         if rows.history is not None:
             history = np.where(where[..., None], np.asarray(self.items.matrix)[rows.history], 0.0)
-        return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[:, 0]
+        return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[place, 0]
 
     def encode_items(self, items: Any) -> np.ndarray:
         """Item vectors [n, D] of a list of known ids, or of new items, as `told_items` reads them."""
         if isinstance(items, list | tuple | np.ndarray) and all(isinstance(one, str) for one in items):
-            return np.asarray(self.items.matrix)[[self._row("item", i) for i in items]]
-        return np.asarray(new_items(self, told_items(self.parts, items)).matrix)
+            return np.asarray(self.items.matrix)[self._rows("item", items)]
+        return np.asarray(new_items(self, told_items(self.parts, items, named=False)).matrix)
 
     def _predicted(self, users: tuple[Users, np.ndarray | None], ranked: Items) -> dict[str, np.ndarray]:
         """Predictions [1, N]; a history of new items has its vectors after those of the ranked ones."""
         rows, extra = users
-        matrix = np.asarray(ranked.matrix)
+        matrix = ranked.matrix
         if rows.history is not None:
             # History rows count from the corpus' items on; put those and the told texts behind what is ranked.
             behind = [] if ranked.known else [np.asarray(self.items.matrix)]
@@ -132,7 +162,10 @@ class Trained(NamedTuple):
             return self._known_users(np.array([self._row("user", user)])), None
         if item is not None:
             return self._someone(np.array([self._row("item", item)]), None)
-        return self._someone(np.zeros(0, int), [text] if isinstance(text, str) else list(text))
+        told = [text] if isinstance(text, str) else list(text)
+        if not told:
+            raise UserError("text is empty; tell what someone did, one text an event")
+        return self._someone(np.zeros(0, int), told)
 
     def _liked(self, user: str | None, item: str | None) -> np.ndarray:
         """Items that a user is known to have liked, or the one that was named."""
@@ -160,30 +193,27 @@ class Trained(NamedTuple):
     def _someone(self, liked: np.ndarray, told: list[str] | None) -> tuple[Users, np.ndarray | None]:
         """A user of no id who liked these items of the corpus, or of whom only texts are told."""
         feed = self.parts.feed
-        text = history = extra = None
-        if feed.profile_tokens is not None or feed.event_tokens is not None:
-            spans = np.array([[0, len(liked)]])
-            sequence = user_sequences(feed, np.array([-1]), spans, liked) if told is None else self._told(told)
-            text = self._encoded_users(sequence)
+        if told is None and feed.event_tokens is None and not feed.history:
+            raise UserError(
+                "this model reads nothing of what a user liked, so it cannot rank for an item; use --user ID"
+            )
+        sequence = someone(self.parts, liked, told)
+        text = None if sequence is None else self._encoded_users(sequence)
+        history = extra = None
         if feed.history:
             history = np.full((1, feed.history), -1)
             if told is None:
                 history[0, : len(liked)] = liked[: feed.history]
             elif feed.item_text is not None:
                 table = Table(np.array([str(n) for n in range(len(told))], STRINGS), {}, {}, {})
-                extra = np.asarray(new_items(self, table, np.array(told, STRINGS)).matrix)
+                texts = formed(self.parts.inputs["item"].text, told, "model.item.text")
+                extra = np.asarray(new_items(self, table, texts).matrix)
                 count = min(len(told), feed.history)
                 history[0, :count] = len(self.items.id) + np.arange(count)
         if told is not None and text is None and extra is None:
             raise UserError("this model reads no text of users or items, so it cannot rank for a text; use --user ID")
         ids = np.zeros((1, feed.user_ids.shape[1]), np.int32)
         return Users(text, ids, np.zeros((1, feed.user_features.shape[1]), np.float32), history), extra
-
-    def _told(self, told: list[str]) -> Ragged:
-        feed = self.parts.feed
-        (tokens,) = self.parts.tokenizer.encode_batch([" ".join(told)])
-        row = np.array([feed.cls, *tokens[: feed.user_row - 2], feed.sep], np.int32)
-        return Ragged(np.array([0, len(row)]), row)
 
     def _encoded_users(self, sequences: Ragged) -> np.ndarray:
         count = len(sequences.start) - 1
@@ -194,19 +224,25 @@ class Trained(NamedTuple):
         )  # fmt: skip
         return gathered(blocks, count)
 
+    def _rows(self, kind: str, names: Sequence[str]) -> np.ndarray:
+        """Rows [n] of known ids."""
+        if isinstance(names, str):
+            raise UserError(f"{kind}s is the text {names!r}; give a list of ids, [{names!r}]")
+        return np.array([self._row(kind, name) for name in names], np.int64)
+
     def _row(self, kind: str, name: str) -> int:
-        table = self.parts.dataset.users if kind == "user" else self.parts.dataset.items
-        found = np.flatnonzero(table.id == name)
-        if not len(found):
+        found = self.rows[kind].get(name) if isinstance(name, str) else None
+        if found is None:
+            table = self.parts.dataset.users if kind == "user" else self.parts.dataset.items
             some = ", ".join(table.id[:NEAREST].tolist())
             raise UserError(f"no {kind} {name!r} in this corpus; its {kind}s are {some} ... ({len(table.id)} in all)")
-        return int(found[0])
+        return found
 
 
 def load(folder: Path | str, cache: Path | None = None) -> Trained:
     """A trained run: its best step where the config selects one, else the newest that is sealed.
 
-    RunFolderError where there is no run, or none of its steps is sealed yet.
+    RunFolderError where there is no run, none of its steps is sealed yet, or its data or tokeniser are not what they were.
     """
     from mobjrec.data.download import cache_folder
 
@@ -215,7 +251,10 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
         raise RunFolderError(f"{folder} is not a run folder: it has no config.yaml; `mobjrec train` makes one")
     cache = cache or cache_folder()
     mesh.keep_compilations(cache / "compiled")
-    parts = assemble(load_config(folder / "config.yaml"), cache)
+    config = load_config(folder / "config.yaml")
+    _data_there(config, folder)
+    parts = assemble(config, cache)
+    unchanged(folder, content(parts))
     like = jax.eval_shape(parts.first_state)
     wanted = {"params": like.params, "memory": like.memory}
     found = checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
@@ -228,35 +267,22 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     scale = {name: tuple(pair) for name, pair in scale.items()}
     matrix = jax.device_put(item_matrix(parts.functions, tree["params"], parts.feed))
     items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, True)
-    return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items)
+    rows = {"user": _numbered(parts.dataset.users), "item": _numbered(parts.dataset.items)}
+    return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items, rows)
 
 
-def told_items(parts: Parts, source: Any) -> Table:
-    """Items to rank as they are told: a Table as it stands; a file, frame or list of dicts as the run reads its items.
+def _numbered(table: Table) -> dict[str, int]:
+    return {name: row for row, name in enumerate(table.id.tolist())}
 
-    The id's column is the one that the config's `data` names, "item" where it names none. Of the others those that the
-    model reads are read, each as the kind of column that it was in training. UserError as for `item_table`.
-    """
-    if isinstance(source, Table):
-        return source
-    settings = bound(parts.config, "data", parts.config.data, "data").arguments
-    mapped, wanted, known = settings.get("item_columns", SIDE), parts.inputs["item"], parts.corpus.items
-    reads = {*columns_of(wanted.text), *wanted.ids, *wanted.numbers}
-    many = {name for name, category in known.categories.items() if np.diff(category.start).max(initial=0) > 1}
-    columns = SideColumns(
-        text=tuple(name for name in known.text if name in reads),
-        categories=tuple(name for name in known.categories if name in reads),
-        numbers=tuple(name for name in known.numbers if name in reads),
-        several=tuple(reads & {*mapped.several, *many}),
-    )
-    return item_table(
-        source,
-        mapped.id or getattr(settings.get("columns"), "item", "item"),
-        columns,
-        settings.get("separator", "|"),
-        settings.get("encoding", "utf-8"),
-        settings.get("encoding_errors", "strict"),
-    )
+
+def _data_there(config: Config, folder: Path) -> None:
+    """RunFolderError where the run's data were moved or removed."""
+    path = config.data.settings.get("path")
+    if isinstance(path, str) and os.path.isabs(path) and not Path(path).exists():
+        raise RunFolderError(
+            f"{folder} reads its data from {path}, which is not there any more; put them back, or write their new place as "
+            f"data.path in {folder / 'config.yaml'} (they are compared with what was trained on)"
+        )
 
 
 def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -> Items:
@@ -305,9 +331,11 @@ def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[st
     names = list(parts.objectives)
     if prefer is None:
         return dict.fromkeys(names, 1.0)
-    unknown = [name for name in prefer if name not in names]
-    if unknown or any(not value >= 0 for value in prefer.values()) or not any(prefer.values()):
-        raise UserError(f"prefer is {prefer}; give numbers from 0 up, not all 0, for {', '.join(names)}")
+    for name in prefer:
+        if name not in names:
+            raise UserError(f"prefer: there is no objective {name}{nearest(name, names, what='objectives')}")
+    if not all(0 <= value < math.inf for value in prefer.values()) or not any(prefer.values()):
+        raise UserError(f"prefer is {prefer}; give finite numbers from 0 up, not all 0, for {', '.join(names)}")
     return {name: prefer.get(name, 0.0) for name in names}
 
 

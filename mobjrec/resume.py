@@ -94,12 +94,20 @@ def state(
 
     content: see there. RunFolderError where the state was sealed with another one.
     """
+    unchanged(folder, content)
     first = mesh.place(parts.first_state(), devices)
-    found = checkpoint.latest(folder, first)
-    if found is None:
-        return first, None
-    check_content(found[1]["run"], content, folder)
-    return found
+    return checkpoint.latest(folder, first) or (first, None)
+
+
+def unchanged(folder: Path, content: Mapping[str, Any]) -> None:
+    """RunFolderError where a step of the run was sealed with another content.
+
+    To be asked before a model is compared: other data often give one of other shapes, which says nothing of the cause.
+    """
+    for name in (checkpoint.BEST, checkpoint.RECENT):
+        seal = checkpoint.sealed(folder, name=name)
+        if seal is not None:
+            check_content(seal["run"], content, folder)
 
 
 def content(parts: Parts) -> dict[str, Any]:
@@ -137,7 +145,9 @@ def check_content(sealed: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
     changed = ["tokeniser"] if sealed.get("tokenizer") != now["tokenizer"] else []
     changed += [kind for kind, key in now["data"].items() if before.get(kind) != key]
     if changed:
+        new = any(kind.startswith("item") for kind in changed)
+        hint = "; items that are new are ranked by `mobjrec rank --items FILE`, the data being as they were" if new else ""
         raise RunFolderError(
             f"{folder} was trained with other data; changed since: {', '.join(changed)}; "
-            "restore what it was, or train into another folder (--run)"
+            f"restore what it was, or train into another folder (--run){hint}"
         )

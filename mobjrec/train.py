@@ -37,22 +37,23 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
     """Train to the config's last step, from the newest sealed checkpoint in `folder` if there is one, to the same bits.
 
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
-    of a run that is over already as it stands. timing: seconds; compile: the first step of each shape until it is sent
-    off, so that wait / (wait + train) is the share of time in which steps wait for data. One of
+    of a run that is over already as it stands, if its data are as they were. timing: seconds; compile: the first step of
+    each shape until it is sent off, so that wait / (wait + train) is the share of time in which steps wait for data. One of
     errors.MISTAKES where it cannot; Stopped after a signal.
     """
     config = settled(config)
     with record.open(folder, dump(config)) as log:
         resume.check(log.previous, config, folder)
         done = resume.finished(log.previous, config, folder)
-        if done is not None:
-            return done
         began = time.monotonic()
         mesh.keep_compilations(cache / "compiled")
         parts = assemble(config, cache)
-        devices = mesh.make(config.parallel.devices)
         content = resume.content(parts)
         state, seal = resume.state(folder, parts, devices, content)
+        if done is not None:
+            resume.unchanged(folder, content)
+            return done
+        devices = mesh.make(config.parallel.devices)
         parts = with_store(parts, state.params)
         multiple = devices.size * (config.batch.chunk_rows or 1)
         sizes = sizes_of(parts, multiple)

@@ -6,8 +6,10 @@ import pyarrow as pa
 import pytest
 
 import mobjrec
-from mobjrec import evaluate, rank, train
+from mobjrec import evaluate, rank, told, train
 from mobjrec.config import load, parse
+from mobjrec.data.batching import user_sequences
+from mobjrec.data.columns import outside
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.types import Input
@@ -60,6 +62,40 @@ def test_scores_of_pairs_are_those_of_the_ranking(trained):
     scores = trained.score(["u5"] * 5, [row["item"] for row in rows])
     for name in ("click", "recall", "satisfaction"):
         np.testing.assert_allclose(scores[name], [row[name] for row in rows], atol=1e-5)
+
+
+def test_pairs_are_scored_block_by_block_and_each_user_encoded_once(trained, monkeypatch):
+    users, items = ["u5", "u3", "u5", "u5", "u3", "u7"], ["i1", "i1", "i2", "i9", "i4", "i0"]
+    each = [trained.score([user], [item]) for user, item in zip(users, items, strict=True)]
+    asked = []
+    known = rank.Trained._known_users
+    monkeypatch.setattr(rank.Trained, "_known_users", lambda self, who: asked.append(len(who)) or known(self, who))
+    monkeypatch.setattr(rank, "PAIRS", 4)
+    for name, values in trained.score(users, items).items():
+        np.testing.assert_allclose(values, [one[name][0] for one in each], atol=1e-5)
+    assert asked == [3]
+    np.testing.assert_allclose(
+        trained.encode_users(["u3", "u5", "u3"]), trained.encode_users(["u5", "u3"])[[1, 0, 1]], atol=1e-6
+    )
+
+
+def test_nothing_asked_is_nothing_found(trained):
+    found = trained.score([], [])
+    assert [*found] == ["click", "recall", "satisfaction"] and all(values.shape == (0,) for values in found.values())
+    assert trained.encode_users([]).shape == trained.encode_items([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "says"),
+    [
+        (["u1", "u2"], ["i1"], "there are 2 users and 1 items; score takes pairs"),
+        ("u1", ["i1", "i2"], r"users is the text 'u1'; give a list of ids, \['u1'\]"),
+        ([1], ["i1"], "no user 1 in this corpus"),
+    ],
+)
+def test_pairs_that_are_none_are_one_sentence(trained, users, items, says):
+    with pytest.raises(UserError, match=says):
+        trained.score(users, items)
 
 
 def test_scores_are_those_of_the_evaluation(trained):
@@ -123,9 +159,13 @@ def test_vectors_are_what_the_scorer_reads(trained):
         ({"item": "x"}, "no item 'x'"),
         ({}, "one of user, text or item, not none"),
         ({"user": "u1", "item": "i1"}, "not user and item"),
-        ({"user": "u1", "prefer": {"clicks": 1}}, "for click, recall, satisfaction"),
+        ({"user": "u1", "prefer": {"clicks": 1}}, "no objective clicks; did you mean `click`"),
+        ({"user": "u1", "prefer": {"dwell": 1}}, "objectives are click, recall, satisfaction"),
         ({"user": "u1", "prefer": {"click": -1}}, "from 0 up"),
         ({"user": "u1", "prefer": {"click": float("nan")}}, "from 0 up"),
+        ({"user": "u1", "prefer": {"click": float("inf")}}, "finite numbers from 0 up"),
+        ({"user": "u1", "top": -1}, "top is -1; it must be at least 1"),
+        ({"text": []}, "text is empty"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(trained, asked, says):
@@ -214,7 +254,7 @@ def test_items_are_told_in_the_runs_own_columns(shop, kind, tmp_path, recwarn):
     [
         (
             [{"item": "a", "name": "pot"}],
-            r"has no column code, .*tags.*; it has item, name\. Read are the id code, and",
+            r"has no column code, year; it has item, name\. Read are the id code, and name, tags, year, price",
         ),
         (
             [{"code": "a", "title": "pot", "year": 1, "tags": "", "price": 1}],
@@ -235,6 +275,77 @@ def test_items_that_cannot_be_read_are_one_sentence(shop, source, says):
 
 def test_a_model_that_knows_items_by_id_alone_cannot_rank_new_ones(shop):
     parts = shop._replace(inputs={**shop.inputs, "item": Input(ids=("item",))})
-    trained = rank.Trained(Path("run"), parts, {}, {}, {}, 0, None)
+    trained = rank.Trained(Path("run"), parts, {}, {}, {}, 0, None, {})
     with pytest.raises(UserError, match="knows an item by its id alone"):
         trained.encode_items(NEW)
+
+
+def test_new_items_need_an_id_and_what_the_template_names(shop):
+    short = [{"code": "a", "name": "pot", "year": 2001}, {"code": "b", "name": "pan", "year": 2002}]
+    with pytest.warns(UserWarning, match="no column tags, price; what it would say is not known"):
+        table = rank.told_items(shop, short)
+    assert table.id.tolist() == ["a", "b"] and table.text["name"].tolist() == ["pot", "pan"]
+    assert not table.categories.keys() & {"tags"} and not table.numbers.keys() & {"price"}
+    ids, features = outside(table, shop.corpus.items, shop.inputs["item"], "item", np.ones(7, bool))
+    assert not ids.any() and not features.any()
+    nameless = [{name: value for name, value in row.items() if name != "code"} for row in NEW]
+    with pytest.raises(UserError, match="has no column code"):
+        rank.told_items(shop, nameless)
+    # Vectors have no use for an id.
+    table = rank.told_items(shop, nameless, named=False)
+    assert table.id.tolist() == ["1", "2"] and table.text["name"].tolist() == ["pot", "pan"]
+
+
+def test_new_items_of_which_nothing_is_read_are_refused(shop):
+    parts = shop._replace(inputs={**shop.inputs, "item": Input(ids=("item", "tags"), numbers=("price",))})
+    with pytest.raises(UserError, match=r"has no column .*tags.*; it has code, name"):
+        rank.told_items(parts, [{"code": "a", "name": "pot"}])
+
+
+def test_an_item_says_nothing_to_a_model_that_reads_no_history(shop):
+    rows = {"user": {}, "item": {"i1": 1}}
+    trained = rank.Trained(Path("run"), shop, {}, {}, {}, 0, None, rows)
+    with pytest.raises(
+        UserError, match="reads nothing of what a user liked, so it cannot rank for an item; use --user"
+    ):
+        trained.rank(item="i1")
+    with pytest.raises(UserError, match="reads no text of users or items"):
+        trained.rank(text="kettle")
+
+
+def reader(folder, cache, text):
+    """The parts of the shop with a text of users, whose fifth one has no city."""
+    (folder / "users.csv").write_text("buyer,city,age\nu0,Lyon,3\nu1,Graz,4\nu2,Porto,5\nu3,Lyon,6\nu4,,\n")
+    data = {**SHOP["data"], "path": str(folder), "users": "users.csv"}
+    return assemble(parse({**SHOP, "data": data, "model": {**SHOP["model"], "user": {"text": text}}}), cache)
+
+
+@pytest.fixture(scope="module")
+def folder(shop):
+    return Path(shop.config.data.settings["path"])
+
+
+def test_what_is_told_has_the_form_that_training_saw(shop, folder):
+    parts = reader(folder, shop.cache, "From {city}. Bought: {history.name} of {history.year}. ")
+    feed = parts.feed
+    # Told as items: as a user without a city who liked them.
+    liked = np.array([3, 5])
+    found = told.someone(parts, liked, None)
+    assert found.token.tolist() == user_sequences(feed, np.array([4]), np.array([[0, 2]]), liked[::-1]).token.tolist()
+    # Told in words: each text in the place of the first column, the others empty.
+    found = told.someone(parts, np.zeros(0, int), ["kettle 3", "kettle 5"])
+    words = "From . Bought: ", "kettle 3 of . ", "kettle 5 of . "
+    ids = [token for one in parts.tokenizer.encode_batch(list(words)) for token in one]
+    assert found.token.tolist() == [feed.cls, *ids, feed.sep] and found.start.tolist() == [0, len(ids) + 2]
+    short = parts._replace(feed=feed._replace(user_row=9))
+    assert told.someone(short, liked, None).token.tolist()[1:-1] == told.someone(parts, liked, None).token.tolist()[1:8]
+
+
+def test_without_a_history_words_are_told_as_the_one_column_of_the_profile(shop, folder):
+    parts = reader(folder, shop.cache, "From {city}.")
+    (ids,) = parts.tokenizer.encode_batch(["From Lyon."])
+    found = told.someone(parts, np.zeros(0, int), ["Lyon"])
+    assert found.token.tolist() == [parts.feed.cls, *ids, parts.feed.sep]
+    several = parts._replace(inputs={**parts.inputs, "user": Input(text="From {city}, {age}.")})
+    with pytest.raises(UserError, match="reads city, age of a user and no history"):
+        told.someone(several, np.zeros(0, int), ["Lyon"])

@@ -11,8 +11,8 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train frames evaluate rank compare sweep tune report profile bench dry describe export federated "
-    "defaults parts frozen inference resume progress"
+    "train frames evaluate rank told compare sweep tune report profile bench dry describe export federated "
+    "checks defaults reading parts frozen inference resume progress"
 )
 BELOW = (
     "config resolve step mesh state optimizers checkpoint record environment shipped notes problems data metrics pareto cache"
