@@ -199,7 +199,7 @@ def present(file: File, names: Sequence[str]) -> list[str]:
     missing = sorted({name for name in names if name not in file.schema.names})
     if not missing:
         return []
-    there = ", ".join(file.schema.names)
+    there = ", ".join(file.schema.names) or "none at all"
     return [f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"]
 
 

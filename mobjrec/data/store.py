@@ -46,7 +46,8 @@ def stored(
     path = folder / f"{key}.npy"
     if path.is_file():
         try:
-            found = np.load(path, mmap_mode="r")
+            # Not `load`, which also takes archives and pickles.
+            found = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, OSError, EOFError):
             found = None
         if found is not None and found.shape == (count, width) and found.dtype == np.float32:
@@ -69,4 +70,4 @@ def stored(
         # Where the folder itself is a file, there is nothing to remove.
         with contextlib.suppress(NotADirectoryError):
             temporary.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+    return np.lib.format.open_memmap(path, mode="r")

@@ -161,7 +161,7 @@ def _read(path: Path) -> Ragged | None:
         about = json.loads((path / "about.json").read_text())
         if any(_digest(path / name) != about["sha256"][name] for name in FILES):
             return None
-        start, token = (np.load(path / name, mmap_mode="r") for name in FILES)
+        start, token = (np.lib.format.open_memmap(path / name, mode="r") for name in FILES)
         return Ragged(np.asarray(start), token[: start[-1]], about["cut"], about["unknown"])
     except (OSError, ValueError, EOFError, LookupError, TypeError):
         return None
