@@ -1,5 +1,6 @@
 """The command line: thin words around what Python can call too."""
 
+import difflib
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at data, get it, check it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+SPLITS = ("train", "valid", "test")
 
 ConfigFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped config", metavar="CONFIG")]
 Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
@@ -70,6 +73,10 @@ def eval_(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Measure a trained run on a split; also writes eval-SPLIT.json into the run folder."""
+    if split not in SPLITS:
+        near = difflib.get_close_matches(split, SPLITS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{hint}")
     from mobjrec.rank import load
     from mobjrec.report import measured, write_evaluation
 

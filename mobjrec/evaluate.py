@@ -1,5 +1,6 @@
 """Every metric of a split, block by block, with standard errors: what each objective's order does to each label."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -7,12 +8,14 @@ import jax
 import numpy as np
 
 from mobjrec import metrics as metric_room
+from mobjrec.config import plain
 from mobjrec.data import order
 from mobjrec.data.batching import labels_of
+from mobjrec.errors import NumericError
 from mobjrec.inference import item_matrix, users_of
-from mobjrec.metrics import pooled
+from mobjrec.metrics import left_out, pooled
 from mobjrec.parts import Parts, split_of
-from mobjrec.types import Candidates, Drawn, Lists, Objective, Tree
+from mobjrec.types import Candidates, Drawn, Lists, Tree
 
 BLOCK = 128
 # Lists whose candidates give the mean and deviation that put predictions of all objectives on one scale.
@@ -21,16 +24,21 @@ AT = ("ndcg@5", "ndcg@10", "ndcg@20", "precision@5", "recall@5", "recall@20", "h
 BROAD = (*AT, "mrr", "auc")
 
 
+# Metrics of predicted values, not of orders: they speak of items whose label is known, whatever else is ranked.
+OF_VALUES = frozenset({"log_loss", "accuracy", "rmse"})
+
+
 class Measured(NamedTuple):
     """value: mean over lists, or the pooled value   error: its standard error, NaN for pooled ones
 
-    lists: how many lists it speaks of   left_out: lists where it is undefined (no item, no or only relevant ones)
+    lists: how many lists it speaks of   left_out: those where it is undefined   why: {reason: how many of these}
     """
 
     value: float
     error: float
     lists: int
     left_out: int
+    why: dict[str, int]
 
 
 class Block(NamedTuple):
@@ -65,16 +73,20 @@ def run(
     limit: int | None = None,
     preference: dict[str, float] | None = None,
     segments: bool = False,
+    zeros: frozenset[str] = frozenset(),
 ) -> Evaluation:
     """Metrics of a split's lists. The result does not depend on the block's size.
 
     names: metrics, the config's by default   limit: only the first so many lists   preference: of the utility's order,
     equal by default   scale: {objective: (mean, deviation)} of its predictions, see `scale_of`   segments: also with
-    items that training has and has not met apart, and users likewise
+    items that training has and has not met apart, and users likewise   zeros: labels that are an observed 0 on candidates
+    that were not shown; log loss, accuracy and RMSE stay with what is known
     """
     lists = split_of(parts, split)
     predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
-    return measure(parts, lists, predicted, scale or scale_of(parts, params, memory), names, preference, segments)
+    return measure(
+        parts, lists, predicted, scale or scale_of(parts, params, memory), names, preference, segments, zeros
+    )
 
 
 def measure(
@@ -85,37 +97,72 @@ def measure(
     names: tuple[str, ...] = (),
     preference: dict[str, float] | None = None,
     segments: bool = False,
+    zeros: frozenset[str] = frozenset(),
 ) -> Evaluation:
-    """The metrics of predictions, whoever made them: a model or an oracle."""
-    per_list = jax.jit(_per_list(names or parts.config.evaluate.metrics))
-    values: dict[str, list[np.ndarray]] = {}
-    pools = {
-        f"{_key(name, objective.label)}/{metric}": (metric, made, made.init(), name)
-        for name, objective in parts.objectives.items()
-        if objective.label
-        for metric, made in _pooled(objective).items()
-    }
-    kinds = _segments(parts, lists) if segments else {}
+    """The metrics of predictions, whoever made them: a model or an oracle.
+
+    NumericError where a metric is no number for a list whose labels and items define it.
+    """
+    own = {name: objective.label for name, objective in parts.objectives.items() if objective.label}
+    gains = gains_of(parts)
+    per_list = {gain: jax.jit(_per_list(names or parts.config.evaluate.metrics, gain)) for gain in set(gains.values())}
+    pools = {(name, metric): (made, made.init()) for name in own for metric, made in _pooled(parts, name).items()}
+    kinds = {"": lambda block: block.drawn.where} | (_segments(parts, lists) if segments else {})
+    columns: dict[str, list[np.ndarray]] = {}
+    states: dict[tuple[str, str], list[np.ndarray]] = {}
     for block in predicted:
         real = block.rows >= 0
         orders = {**block.predictions, "utility": utility(block.predictions, scale, preference)}
-        for label in dict.fromkeys(o.label for o in parts.objectives.values() if o.label):
-            where = {"": block.observed[label]}
-            where |= {f"[{kind}]": block.observed[label] & mask(block) for kind, mask in kinds.items()}
-            for name, scores in orders.items():
-                for kind, inside in where.items():
-                    for metric, found in per_list(scores, block.labels[label], inside).items():
-                        values.setdefault(f"{_key(name, label)}{kind}/{metric}", []).append(np.asarray(found)[real])
-        for key, (metric, made, state, name) in pools.items():
-            label = parts.objectives[name].label
-            state = made.update(state, block.predictions[name], block.labels[label], block.observed[label])
-            pools[key] = metric, made, state, name
-    rows = {key: np.concatenate(found) for key, found in values.items()}
-    measured = {key: _summary(found) for key, found in rows.items()}
-    count = len(next(iter(rows.values()), ()))
-    for key, (_, made, state, _) in pools.items():
-        measured[key] = Measured(float(made.value(state)), float("nan"), count, 0)
+        masks = {kind: mask(block) & block.drawn.where for kind, mask in kinds.items()}
+        for label in dict.fromkeys(own.values()):
+            value, inside = block.labels[label], ranked(block, label, zeros)
+            told = {kind: left_out.codes(value, inside, mask) for kind, mask in masks.items()}
+            told |= {"known": left_out.codes(value, block.observed[label], block.drawn.where)}
+            for kind, code in told.items():
+                states.setdefault((label, kind), []).append(code[real])
+            for (name, scores), (kind, mask) in itertools.product(orders.items(), masks.items()):
+                for metric, found in per_list[gains[label]](scores, value, inside & mask).items():
+                    columns.setdefault(f"{_key(name, label)}{kind}/{metric}", []).append(np.asarray(found)[real])
+        for (name, metric), (made, state) in pools.items():
+            inside = block.observed[own[name]] if metric in OF_VALUES else ranked(block, own[name], zeros)
+            pools[name, metric] = made, made.update(state, block.predictions[name], block.labels[own[name]], inside)
+    rows = {key: np.concatenate(column) for key, column in columns.items()}
+    codes = {key: np.concatenate(column) for key, column in states.items()}
+    measured = {key: _summary(key, column, codes[label_of(key)]) for key, column in rows.items()}
+    for (name, metric), (made, state) in pools.items():
+        code = codes[own[name], "known" if metric in OF_VALUES else ""]
+        gone = np.isin(code, left_out.PAIRLESS if metric == "gauc" else left_out.ITEMLESS)
+        pool = float(made.value(state)), float("nan"), int((~gone).sum()), int(gone.sum()), left_out.counted(code[gone])
+        measured[f"{_key(name, own[name])}/{metric}"] = Measured(*pool)
     return Evaluation(measured, rows)
+
+
+def ranked(block: Block, label: str, zeros: frozenset[str]) -> np.ndarray:
+    """[B, L] where a label takes part in orders: where it is observed, and of `zeros` on all that was not shown."""
+    observed = block.observed[label]
+    return observed | (block.drawn.where & (block.drawn.row < 0)) if label in zeros else observed
+
+
+def gains_of(parts: Parts) -> dict[str, str]:
+    """{label: the gain of its NDCG}, by its largest value in any split."""
+    labels = dict.fromkeys(objective.label for objective in parts.objectives.values() if objective.label)
+    splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
+    return {
+        label: metric_room.gain_of(max(float(np.nanmax(s.labels[label], initial=0.0)) for s in splits))
+        for label in labels
+    }
+
+
+def unshown(parts: Parts) -> dict[str, str]:
+    """{label: "" where an item that was not shown counts as a 0 in a full ranking, else the label after which it is known}
+
+    The usual protocol, for labels that every shown item has. Known after another one is a label whose config says so,
+    or that no event has where the other one is observed and not above 0: satisfaction, without a click.
+    """
+    splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
+    values = {name: np.concatenate([s.labels[name] for s in splits]) for name in parts.dataset.labels}
+    labels = dict.fromkeys(objective.label for objective in parts.objectives.values() if objective.label)
+    return {label: "" if label in parts.dataset.everywhere else _after(parts, label, values) for label in labels}
 
 
 def blocks(
@@ -159,29 +206,49 @@ def scale_of(parts: Parts, params: Tree, memory: Tree) -> dict[str, tuple[float,
     return scale
 
 
-def reached(parts: Parts) -> dict[str, dict[str, Measured]]:
-    """{"best", "truth"}: test metrics of a synthetic corpus' posterior mean and of its hidden truth; {} for others."""
+def reached(parts: Parts) -> tuple[dict[str, dict[str, Measured]], str]:
+    """({"best", "truth": test metrics of a synthetic corpus' posterior mean and of its hidden truth}, why there is no best)
+
+    Of orders by labels that the oracle knows, and of the utility where it knows all. {} and "" for other corpora.
+    """
     oracle, lists = parts.corpus.best, parts.dataset.test
     if oracle is None or not len(lists.user):
-        return {}
-    found = {}
-    for name in ("best", "truth"):
+        return {}, ""
+    # A derived label may take a column's name.
+    known = {"click", "satisfaction"} - set(parts.config.labels)
+    told = {name: o.label for name, o in parts.objectives.items() if o.label in known}
+    if not told:
+        return {}, "the corpus' law speaks of click and satisfaction, and no objective is measured by either"
+    read = oracle.told(parts.feed, parts.inputs, parts.tokenizer, parts.config.lists.history.of)
+    means = {"truth": oracle.truth}
+    if not isinstance(read, str):
+        means = {"best": lambda *of: oracle.best(*of, read), **means}
+    found = {name: _reached(parts, lists, mean, told) for name, mean in means.items()}
+    return found, read if isinstance(read, str) else ""
 
-        def predicted(name: str = name) -> Iterator[Block]:
-            told = getattr(oracle, name)
-            for rows, drawn in drawn_blocks(parts, lists, parts.eval_candidates):
-                item = np.broadcast_to(drawn.item, drawn.where.shape)
-                by_label = told(parts.dataset, lists, np.maximum(rows, 0), item)
-                scores = {n: np.asarray(by_label[o.label], np.float32) for n, o in parts.objectives.items()}
-                yield Block(rows, drawn, scores, *labels_of(parts.dataset, lists, drawn))
 
-        pairs = [(block.predictions, block.drawn.where) for block in predicted()]
-        scale = {}
-        for objective in parts.objectives:
-            kept = np.concatenate([predictions[objective][where] for predictions, where in pairs])
-            scale[objective] = float(kept.mean()), float(kept.std()) or 1.0
-        found[name] = measure(parts, lists, predicted(), scale).measured
-    return found
+def _reached(parts: Parts, lists: Lists, mean: Callable, told: dict[str, str]) -> dict[str, Measured]:
+    """The metrics of an oracle's orders. told: {objective: its label} for those that the oracle knows"""
+
+    def predicted() -> Iterator[Block]:
+        for rows, drawn in drawn_blocks(parts, lists, parts.eval_candidates):
+            item = np.broadcast_to(drawn.item, drawn.where.shape)
+            by_label = mean(parts.dataset, lists, np.maximum(rows, 0), item)
+            scores = {name: np.asarray(by_label[label], np.float32) for name, label in told.items()}
+            yield Block(rows, drawn, scores, *labels_of(parts.dataset, lists, drawn))
+
+    pairs = [(block.predictions, block.drawn.where) for block in predicted()]
+    scale = {}
+    for name in told:
+        kept = np.concatenate([predictions[name][where] for predictions, where in pairs])
+        scale[name] = float(kept.mean()), float(kept.std()) or 1.0
+    fewer = parts._replace(objectives={name: parts.objectives[name] for name in told})
+    found = measure(fewer, lists, predicted(), scale).measured
+    return (
+        found
+        if len(told) == len(parts.objectives)
+        else {k: v for k, v in found.items() if not k.startswith("utility:")}
+    )
 
 
 def utility(
@@ -198,20 +265,40 @@ def is_own(parts: Parts, key: str) -> bool:
     return order == "utility" or order not in parts.objectives or parts.objectives[order].label == (label or order)
 
 
+def label_of(key: str) -> tuple[str, str]:
+    """(label, kind) that a key measures by, the kind "" or as in `[seen items]`."""
+    label, bracket, kind = key.split("/")[0].rpartition(":")[2].partition("[")
+    return label, bracket + kind
+
+
 def _key(name: str, label: str) -> str:
     return label if name == label else f"{name}:{label}"
 
 
-def _per_list(names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
-    made = {name: metric_room.named(name) for name in names}
+def _per_list(names: tuple[str, ...], gain: str) -> Callable[..., dict[str, Any]]:
+    made = {name: metric_room.named(name, gain) for name in names}
     return lambda scores, labels, where: {name: metric(scores, labels, where=where) for name, metric in made.items()}
 
 
-def _pooled(objective: Objective) -> dict[str, Any]:
+def _pooled(parts: Parts, name: str) -> dict[str, Any]:
+    objective = parts.objectives[name]
+    made = {"pooled_auc": pooled.auc(), "gauc": pooled.gauc()}
     if objective.probability:
-        made = {"gauc": pooled.gauc(), "log_loss": pooled.log_loss(), "accuracy": pooled.accuracy()}
-        return {"pooled_auc": pooled.auc(), **made}
-    return {"rmse": pooled.rmse()} if objective.expectation else {}
+        made |= {"log_loss": pooled.log_loss(), "accuracy": pooled.accuracy()}
+    return made | {"rmse": pooled.rmse()} if objective.expectation else made
+
+
+def _after(parts: Parts, label: str, values: dict[str, np.ndarray]) -> str:
+    """The label after which this one is known, "" where it is known by itself."""
+    said = plain(parts.config.labels[label]).get("known") if label in parts.config.labels else None
+    if isinstance(said, dict):
+        return said["after"]
+    here = np.isfinite(values[label])
+    for other, column in values.items():
+        # Both must be known together somewhere, or they are two sources' labels.
+        if other != label and (column <= 0).any() and not here[column <= 0].any() and here[column > 0].any():
+            return other
+    return ""
 
 
 def _segments(parts: Parts, lists: Lists) -> dict[str, Callable[[Block], np.ndarray]]:
@@ -223,17 +310,22 @@ def _segments(parts: Parts, lists: Lists) -> dict[str, Callable[[Block], np.ndar
     # Where training met all of a kind, its segment is the whole.
     kinds: dict[str, Callable[[Block], np.ndarray]] = {}
     if not items[lists.item].all():
-        kinds["seen items"] = lambda block: items[block.drawn.item] & block.drawn.where
-        kinds["unseen items"] = lambda block: ~items[block.drawn.item] & block.drawn.where
+        kinds["[seen items]"] = lambda block: items[block.drawn.item] & block.drawn.where
+        kinds["[unseen items]"] = lambda block: ~items[block.drawn.item] & block.drawn.where
     if not users[lists.user].all():
-        kinds["seen users"] = lambda block: users[lists.user[block.rows]][:, None]
-        kinds["unseen users"] = lambda block: ~users[lists.user[block.rows]][:, None]
+        kinds["[seen users]"] = lambda block: users[lists.user[block.rows]][:, None]
+        kinds["[unseen users]"] = lambda block: ~users[lists.user[block.rows]][:, None]
     return kinds
 
 
-def _summary(values: np.ndarray) -> Measured:
-    known = values[~np.isnan(values)].astype(np.float64)
-    if not len(known):
-        return Measured(float("nan"), float("nan"), 0, len(values))
+def _summary(key: str, values: np.ndarray, codes: np.ndarray) -> Measured:
+    gone = np.isnan(values)
+    if (codes[gone] == 0).any():
+        raise NumericError(
+            f"{key} is no number for list {np.flatnonzero(gone & (codes == 0))[0]} of the split, which has relevant and "
+            "other items: are its labels beyond what float32 holds?"
+        )
+    known, why = values[~gone].astype(np.float64), left_out.counted(codes[gone])
+    mean = float(known.mean()) if len(known) else float("nan")
     error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else float("nan")
-    return Measured(float(known.mean()), error, len(known), len(values) - len(known))
+    return Measured(mean, error, len(known), int(gone.sum()), why)

@@ -19,7 +19,7 @@ from mobjrec.config import Config
 def finished(folder: Path, result: dict[str, Any]) -> Group:
     """The table of a run that is over, where it lies and what to try next."""
     table = result["table"]
-    known = any("best" in row for row in table.values())
+    known = any("truth" in row for row in table.values()) or "no_best" in result
     grid = Grid(title="test split", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.add_column("metric", no_wrap=True)
     for name in ("before", "after", "±", *(("best", "way", "truth") if known else ())):
@@ -34,11 +34,7 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
                 came = "–" if key.startswith("utility") else way(row)
                 cells += [short(row.get("best")), came, short(row.get("truth"))]
             grid.add_row(Text(key), *cells)
-    if known:
-        grid.caption = (
-            "best: the exact posterior mean given what the model may read; way: from before to best; "
-            "truth: what the hidden values would reach"
-        )
+    grid.caption = caption(result, known)
     timing, feed = result["timing"], result["feed"]
     busy = timing["wait"] + timing["train"]
     share = timing["wait"] / busy if busy else 0.0
@@ -58,6 +54,16 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
     return Group(grid, Text("\n".join(lines)))
 
 
+def caption(result: dict[str, Any], known: bool) -> str:
+    """What the table's columns mean."""
+    said = "before: the untrained model, from which nothing is chosen"
+    if not known:
+        return said
+    told = result.get("no_best")
+    best = "best: the exact posterior mean given what the model may read; way: from before to best"
+    return f"{said}; {f'no best: {told}' if told else best}; truth: what the hidden values would reach"
+
+
 def way(row: dict[str, Any]) -> str:
     """How far from before to best possible, in percent."""
     before, after, best = row.get("before"), row.get("after"), row.get("best")
@@ -75,9 +81,13 @@ def example_preference(table: dict[str, Any]) -> str:
 
 
 def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
-    """Measure a trained run on a split and write `eval-SPLIT[-full].json` into its folder by an atomic rename."""
+    """Measure a trained run on a split and write `eval-SPLIT[-full].json` into its folder by an atomic rename.
+
+    full: every list ranks the whole catalogue, and labels that are known as logged count as 0 on what was not shown.
+    """
     from mobjrec.data.candidates import catalogue
 
+    unshown = evaluate.unshown(trained.parts) if full else {}
     found = evaluate.run(
         trained.parts,
         trained.params,
@@ -87,11 +97,14 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         names=evaluate.BROAD,
         candidates=catalogue() if full else None,
         segments=True,
+        zeros=frozenset(label for label, after in unshown.items() if not after),
     )
     content = {
         "split": split,
         "step": trained.step,
         "candidates": "catalogue" if full else "config",
+        **({"unshown": {label: f"known after {a}" if a else "0" for label, a in unshown.items()}} if full else {}),
+        "gain": evaluate.gains_of(trained.parts),
         "metrics": {
             key: {name: _plain(value) for name, value in measured._asdict().items()}
             | {"own": evaluate.is_own(trained.parts, key)}
@@ -105,8 +118,8 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
     return content
 
 
-def measured(content: dict[str, Any]) -> Grid:
-    """An evaluation as a table."""
+def measured(content: dict[str, Any]) -> Group:
+    """An evaluation as a table, and what its numbers are of."""
     grid = Grid(title=f"{content['split']} split, step {content['step']}", title_justify="left")
     for name in ("metric", "value", "± error", "lists", "left out"):
         grid.add_column(name, justify="left" if name == "metric" else "right")
@@ -114,10 +127,46 @@ def measured(content: dict[str, Any]) -> Grid:
         if row["value"] is not None and row["own"]:
             # As Text: brackets are segments here, not markup.
             grid.add_row(Text(key), number(row["value"]), number(row["error"]), str(row["lists"]), str(row["left_out"]))
-    grid.caption = (
-        "left out: lists without an observed label, or (for order metrics) without or with only relevant items"
-    )
-    return grid
+    return Group(grid, Text("\n".join([*left_out(content), *protocol(content)])))
+
+
+def left_out(content: dict[str, Any]) -> list[str]:
+    """A line for each label, and part of the items or users, with the lists that some metric leaves out, by reason."""
+    most: dict[str, dict[str, int]] = {}
+    for key, row in content["metrics"].items():
+        counts = most.setdefault("".join(evaluate.label_of(key)), {})
+        for reason, count in row["why"].items():
+            counts[reason] = max(count, counts.get(reason, 0))
+    lines = [
+        f"  {label}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        for label, counts in most.items()
+        if counts
+    ]
+    return ["lists left out where a metric is undefined:", *lines] if lines else []
+
+
+def protocol(content: dict[str, Any]) -> list[str]:
+    """What is ranked by --full, and which NDCG has a linear gain."""
+    lines = [
+        f"{label}: NDCG's gain is the label itself, as its values are beyond grades"
+        for label, gain in content["gain"].items()
+        if gain == "linear"
+    ]
+    unshown = content.get("unshown")
+    if unshown is None:
+        return lines
+    zero = [label for label, said in unshown.items() if said == "0"]
+    if zero:
+        lines += [
+            "--full: every list ranks the catalogue but what its user met in an earlier split; an item that was not shown "
+            f"counts as 0 for {', '.join(zero)}"
+        ]
+    lines += [
+        f"{label} is {said} alone, so --full changes nothing for it: its orders are of logged items"
+        for label, said in unshown.items()
+        if said != "0"
+    ]
+    return lines
 
 
 def ranked(rows: list[dict[str, Any]]) -> Grid:

@@ -128,7 +128,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         log.write(parts.steps, "eval", _values(last, "test"))
         result = {
             "steps": parts.steps,
-            "table": table(folder, parts, last),
+            **table(folder, parts, last),
             "timing": {name: round(seconds, 2) for name, seconds in clock.items()},
             "feed": feed_numbers(folder, sizes),
             "chosen": sealed["step"],
@@ -281,11 +281,14 @@ def _values(found: evaluate.Evaluation, split: str) -> dict[str, float]:
     return {f"{split}/{key}": measured.value for key, measured in found.measured.items()}
 
 
-def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, dict[str, float | None]]:
-    """{metric: {"before", "after", "error"}} on the test split, with "best" and "truth" where the corpus knows them."""
+def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, Any]:
+    """{"table": {metric: {"before", "after", "error"}} on the test split, with "best" and "truth" where they are known}
+
+    and "no_best", a sentence, where the corpus has a law but no posterior of what this model reads.
+    """
     first = next((row for row in record.rows(folder) if row["kind"] == "eval" and row["step"] == 0), {})
-    known = evaluate.reached(parts)
-    return {
+    known, why = evaluate.reached(parts)
+    found = {
         key: {
             "own": evaluate.is_own(parts, key),
             "before": first.get(f"test/{key}"),
@@ -295,6 +298,7 @@ def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, d
         }
         for key, measured in after.measured.items()
     }
+    return {"table": found} | ({"no_best": why} if why else {})
 
 
 def feed_numbers(folder: Path, sizes: tuple) -> dict[str, Any]:

@@ -168,6 +168,8 @@ def test_help(name, call):
         (["config", TINY, "optimizer.learning_rate=.nan"], ["learning_rate"]),
         (["train", TINY, "parallel.devices=4096"], ["4096"]),
         (["data", "check", TINY, "data={use: table, path: nowhere, events: e.csv}"], ["nowhere"]),
+        # Before anything is loaded: there is no such run either.
+        (["eval", "no-run", "--split", "tset"], ["--split tset: there are train, valid, test; did you mean test?"]),
         (["data", "get", "nothing"], ["nothing", "minilm"]),
         (["data", "get", "ml-100k", "--from", "nowhere.zip"], ["nowhere.zip"]),
     ],

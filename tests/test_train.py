@@ -54,7 +54,9 @@ def test_a_run_leaves_its_record(whole):
     losses = [row["loss/click"] for row in found if row["kind"] == "train"]
     assert all(np.isfinite(loss) and loss > 0 for loss in losses)
     result = json.loads((whole / "result.json").read_text())
-    assert set(result["table"]["click/ndcg@5"]) == {"own", "before", "after", "error", "best", "truth"}
+    # It reads ids of users, so that no posterior is known.
+    assert set(result["table"]["click/ndcg@5"]) == {"own", "before", "after", "error", "truth"}
+    assert "ids of users" in result["no_best"]
     assert {"config.yaml", "env.json", "metrics.jsonl", "checkpoints", "best"} <= {p.name for p in whole.iterdir()}
 
 
