@@ -26,6 +26,9 @@ app.add_typer(data_app, name="data")
 SPLITS = ("train", "valid", "test")
 
 ConfigFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped config", metavar="CONFIG")]
+CorpusOrConfig = Annotated[
+    str, typer.Argument(help="a corpus (synthetic, ml-100k, ranklens), a shipped config or a YAML file", metavar="NAME")
+]
 Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
 RunFolder = Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")]
 
@@ -137,21 +140,31 @@ def data_get(
 
 
 @data_app.command(name="show")
-def data_show(config: ConfigFile, changes: Changes = None) -> None:
-    """Counts, spans, label rates, text lengths, and an example as the model will see it."""
-    from mobjrec.report import described
+def data_show(name: CorpusOrConfig, changes: Changes = None) -> None:
+    """Counts, spans, label rates, text lengths; of a config also an example as the model will see it."""
+    from mobjrec import shipped
+    from mobjrec.describe import described, named
 
-    _print(described(_config(config, changes)[1], _cache()))
+    try:
+        shipped.config(name)
+    except UserError as absent:
+        corpus = named(name, changes or ())
+        if corpus is None:
+            raise UserError(f"{absent}; a corpus' name alone does as well, such as synthetic") from None
+        _print(corpus)
+        return
+    _print(described(_config(name, changes)[1], _cache()))
 
 
 @data_app.command(name="check")
 def data_check(config: ConfigFile, changes: Changes = None) -> None:
-    """Read the data of a config and name every problem with file, row and column."""
+    """Read all that a config needs of its data, and name every problem with file, row and column."""
     from mobjrec.defaults import settled
-    from mobjrec.parts import data_of, objectives_of
+    from mobjrec.reading import data_of, objectives_of, warn_of_lists_of_one
 
     found = settled(_config(config, changes)[1])
-    corpus, _, leaks = data_of(found, objectives_of(found))
+    corpus, dataset, leaks = data_of(found, objectives_of(found))
+    warn_of_lists_of_one(found, dataset)
     counts = f"{len(corpus.users.id)} users, {len(corpus.items.id)} items, {len(corpus.events.user)} events"
     print("\n".join([f"{counts}: {'leaks between the splits' if leaks else 'no problem found'}", *leaks]))
 

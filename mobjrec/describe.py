@@ -1,6 +1,7 @@
-"""`mobjrec data show CONFIG`: what is in the data, and one list as the model will see it."""
+"""`mobjrec data show`: what is in a corpus, and, of a config, its lists and one of them as the model will see it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,22 +10,84 @@ from rich.table import Table as Grid
 from rich.text import Text
 from rich.tree import Tree as Branches
 
+from mobjrec.config import Config
+from mobjrec.data.batching import Feed
 from mobjrec.data.show import show
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Ragged
-from mobjrec.parts import Parts
+from mobjrec.defaults import settled
+from mobjrec.errors import UserError
+from mobjrec.overrides import override
+from mobjrec.parts import doubts_of, feed_of
+from mobjrec.problems import Problem, report
+from mobjrec.reading import bound, data_of, inputs_of, objectives_of, warn_of_lists_of_one
+from mobjrec.resolve import bind
+from mobjrec.types import Dataset, Input
 
 ITEMS = 5  # of the example list
 
 
-def description(parts: Parts) -> Group:
-    """Counts and rates as a tree, token lengths, and an example list."""
-    found = show(parts.corpus, parts.dataset, examples=0)
-    tree = Branches("data")
+def described(config: Config, cache: Path) -> Group:
+    """Of a config: counts and rates as a tree, token lengths, what is doubtful, and an example list.
+
+    No model is built; where the tokenizer's weights are not here, a sentence says so in place of the lengths.
+    """
+    config = settled(config)
+    corpus, dataset, leaks = data_of(config, objectives_of(config))
+    warn_of_lists_of_one(config, dataset)
+    inputs, missing = inputs_of(config), _missing(config)
+    shown = [tree(show(corpus, dataset, examples=0))]
+    if missing:
+        shown.append(Text(f"no token lengths: {missing}"))
+    else:
+        feed = feed_of(config, corpus, dataset, inputs, cache)[1]
+        shown += [lengths(feed)] if any(text_kinds(feed)) else []
+        leaks = [*leaks, *doubts_of(feed)]
+    return Group(*shown, *map(Text, leaks), example(dataset, inputs))
+
+
+def named(name: str, changes: Sequence[str]) -> Group | None:
+    """Of a corpus by its reader's name alone, with changes such as data.users=50: counts, rates and lengths of text.
+
+    None where there is no such reader. UserError where it cannot be read.
+    """
+    data: dict[str, Any] = {"data": {"use": name}}
+    problems: list[Problem] = []
+    override(data, changes, roots=("data",), places={}, problems=problems)
+    if problems:
+        raise report(problems, {})
+    if not _is_reader(name):
+        return None
+    return Group(tree(show(bind("data", data["data"], where="data").call(), examples=0)))
+
+
+def _is_reader(name: str) -> bool:
+    try:
+        bind("data", name, where="data")
+    except UserError:
+        return False
+    return True
+
+
+def _missing(config: Config) -> str:
+    """Why a tokenizer of weights that one has to get is not there, "" where it is."""
+    block = config.tokenizer
+    if block is None or block.use != "pretrained":
+        return ""
+    try:
+        bound(config, "tokenizer", block, "tokenizer").call()(np.array([""], np.dtypes.StringDType()))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def tree(found: Mapping[str, Any]) -> Branches:
+    """What data/show.py finds, its examples left out."""
+    root = Branches("data")
     for name, section in found.items():
         if name != "examples":
-            grown(tree.add(name), section)
-    return Group(tree, lengths(parts), *map(Text, parts.notes), example(parts))
+            grown(root.add(name), section)
+    return root
 
 
 def grown(branch: Branches, section: Any) -> None:
@@ -46,21 +109,20 @@ def plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def lengths(parts: Parts) -> Grid:
+def lengths(feed: Feed) -> Grid:
     """Lengths in tokens of what the encoder reads, and what is cut or unknown."""
     grid = Grid(title="tokens", title_justify="left")
     for name in ("text", "texts", "mean", "95 %", "longest", "cut", "unknown"):
         grid.add_column(name, justify="left" if name == "text" else "right")
-    for name, tokens in text_kinds(parts):
+    for name, tokens in text_kinds(feed):
         sizes = np.diff(tokens.start)
         numbers = (f"{sizes.mean():.1f}", f"{np.quantile(sizes, 0.95):.0f}", str(sizes.max(initial=0)))
         grid.add_row(name, str(len(sizes)), *numbers, f"{tokens.cut:.1%}", f"{tokens.unknown:.1%}")
     return grid
 
 
-def text_kinds(parts: Parts) -> Iterator[tuple[str, Ragged]]:
+def text_kinds(feed: Feed) -> Iterator[tuple[str, Ragged]]:
     """The kinds of text that are tokenised."""
-    feed = parts.feed
     for name, tokens in (
         ("items", feed.item_tokens),
         ("user profiles", feed.profile_tokens),
@@ -70,23 +132,23 @@ def text_kinds(parts: Parts) -> Iterator[tuple[str, Ragged]]:
             yield name, tokens
 
 
-def example(parts: Parts) -> Text:
+def example(dataset: Dataset, inputs: Mapping[str, Input]) -> Text:
     """The training list in the middle: its user's text and history, and its first items with labels."""
-    dataset, lists = parts.dataset, parts.dataset.train
+    lists = dataset.train
     row = len(lists.user) // 2
     user, (begin, stop) = int(lists.user[row]), lists.history[row]
     names = dataset.history[begin:stop][::-1]
     lines = [f"one training list: user {dataset.users.id[user]}, {stop - begin} remembered events"]
-    profile, event = divide(parts.inputs["user"].text)
+    profile, event = divide(inputs["user"].text)
     if profile or event:
         told = str(render(profile, dataset.users, "model.user.text")[user]) if profile else ""
         every = render(event, dataset.items, "model.user.text") if event else np.array([])
         lines.append("  user text: " + told + "".join(str(every[item]) for item in names[: 2 * ITEMS] if event))
-    if parts.inputs["user"].history:
+    if inputs["user"].history:
         lines.append(
             "  history as item vectors, newest first: " + ", ".join(dataset.items.id[names[: 2 * ITEMS]].tolist())
         )
-    items = render(parts.inputs["item"].text, dataset.items, "model.item.text") if parts.inputs["item"].text else None
+    items = render(inputs["item"].text, dataset.items, "model.item.text") if inputs["item"].text else None
     for place in range(lists.start[row], min(lists.start[row + 1], lists.start[row] + ITEMS)):
         item = int(lists.item[place])
         labels = ", ".join(f"{name} {values[place]:.4g}" for name, values in lists.labels.items())

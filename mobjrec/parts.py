@@ -9,22 +9,20 @@ import numpy as np
 
 from mobjrec import state
 from mobjrec.config import Block, Config
-from mobjrec.data import lists as list_room
 from mobjrec.data import order
 from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width, plan
 from mobjrec.data.candidates import within
 from mobjrec.data.columns import side
-from mobjrec.data.corpus import check
-from mobjrec.data.labels import improbable
-from mobjrec.data.leaks import leaks
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, doubts, tokenise
 from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
 from mobjrec.metrics import named
-from mobjrec.resolve import Bound, bind
-from mobjrec.types import Candidates, Corpus, Dataset, Input, Labels, Lists, Model, Objective, Spec, Weighting
+from mobjrec.reading import bound, data_of, objectives_of
+from mobjrec.reading import dataset_of as dataset_of
+from mobjrec.reading import labels_of as labels_of
+from mobjrec.types import Candidates, Corpus, Dataset, Input, Lists, Model, Objective, Spec, Weighting
 
 # Draws that the packed shapes are planned from.
 DRAWS = 400
@@ -100,80 +98,13 @@ def assemble(config: Config, cache: Path) -> Parts:
         steps=steps,
         steps_per_epoch=per_epoch,
         cache=cache,
-        notes=(*notes, *_doubts(feed)),
+        notes=(*notes, *doubts_of(feed)),
     )
-
-
-def bound(config: Config, seam: str, block: Block, where: str) -> Bound:
-    """The function that a block of the config names; a number per objective is read by the objectives' names."""
-    return bind(seam, block, where=where, objectives=tuple(config.objectives))
 
 
 def drawn_by(config: Config, block: Block, where: str) -> Candidates:
     """The candidates that a block names, every draw held to its tables."""
     return within(bound(config, "candidates", block, where).call(), where)
-
-
-def objectives_of(config: Config) -> dict[str, Objective]:
-    """The objectives that the config names, in its order."""
-    return {
-        name: bound(config, "objective", block, f"objectives.{name}").call()
-        for name, block in config.objectives.items()
-    }
-
-
-def data_of(config: Config, objectives: dict[str, Objective]) -> tuple[Corpus, Dataset, list[str]]:
-    """The corpus of a settled config, its ranked lists, and a sentence for each leak between the splits.
-
-    UserError for what is wrong with the data: labels that are missing or outside of what an objective takes, no list to
-    train on, and with `lists.strict` a leak.
-    """
-    corpus = bound(config, "data", config.data, "data").call()
-    if ":" in config.data.use:
-        # Our own readers check what they read, and name the file.
-        if not isinstance(corpus, Corpus):
-            raise UserError(f"data: {config.data.use} made a {type(corpus).__name__}; expected a Corpus")
-        check(corpus, config.data.use)
-    labels = labels_of(config, corpus)
-    _check_labels(corpus, objectives, labels)
-    dataset = dataset_of(config, corpus, labels)
-    split = np.zeros(len(corpus.events.user), np.int8)
-    for lists in (dataset.valid, dataset.test):
-        split[lists.event] = lists.split
-    found = leaks(corpus, split)
-    if found and config.lists.strict:
-        raise UserError("\n".join(f"lists.strict: {sentence}" for sentence in found))
-    return corpus, dataset, found
-
-
-def labels_of(config: Config, corpus: Corpus) -> dict[str, Labels]:
-    """Feedback columns under their own names, then the derived ones in the order of the config.
-
-    What is fitted is so on training events: the corpus that a rule is given has the run's split.
-    """
-    labels = {name: Labels(values, unit=corpus.units.get(name, "")) for name, values in corpus.events.feedback.items()}
-    if config.labels:
-        split = bound(config, "split", config.lists.split, "lists.split").call()
-        corpus = corpus._replace(events=corpus.events._replace(split=list_room.divided(corpus.events, split)))
-    for name, block in config.labels.items():
-        derive = bound(config, "label", block, f"labels.{name}").call()
-        labels[name] = _told(lambda derive=derive: derive(corpus, labels), f"labels.{name}")
-    return labels
-
-
-def dataset_of(config: Config, corpus: Corpus, labels: dict[str, Labels]) -> Dataset:
-    """The ranked lists of a config that is settled."""
-    return list_room.build(
-        corpus,
-        labels,
-        bound(config, "split", config.lists.split, "lists.split").call(),
-        history=config.lists.history.of,
-        last=config.lists.history.last,
-        window=config.lists.window,
-        eval_window=config.lists.eval_window,
-        context_ids=tuple(corpus.events.categories),
-        context_numbers=tuple(corpus.events.numbers),
-    )
 
 
 def feed_of(
@@ -294,7 +225,7 @@ def split_of(parts: Parts, name: str) -> Lists:
     return getattr(parts.dataset, name)
 
 
-def _doubts(feed: Feed) -> list[str]:
+def doubts_of(feed: Feed) -> list[str]:
     """What the tokeniser could not read, and what the rows have no room for."""
     kinds = (
         (feed.item_tokens, "item texts", "batch.item_row"),
@@ -302,20 +233,6 @@ def _doubts(feed: Feed) -> list[str]:
         (feed.event_tokens, "items as histories name them", "batch.user_row"),
     )
     return [sentence for tokens, *names in kinds if tokens is not None for sentence in doubts(tokens, *names)]
-
-
-def _check_labels(corpus: Corpus, objectives: dict[str, Objective], labels: dict[str, Labels]) -> None:
-    for name, objective in objectives.items():
-        for label in objective.labels:
-            if label not in labels:
-                raise UserError(
-                    f"objectives.{name}: label {label} is not there; labels are {', '.join(labels)}; "
-                    "derive it under `labels` or name one of these"
-                )
-        if objective.probability:
-            wrong = improbable(corpus, labels[objective.label].value)
-            if wrong:
-                raise UserError(f"objectives.{name}: label {objective.label} {wrong}")
 
 
 def _check_metrics(config: Config, objectives: dict[str, Objective]) -> None:

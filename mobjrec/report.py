@@ -13,7 +13,6 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from mobjrec import evaluate
-from mobjrec.config import Config
 
 
 def finished(folder: Path, result: dict[str, Any]) -> Group:
@@ -185,14 +184,6 @@ def ranked(rows: list[dict[str, Any]]) -> Grid:
             cells["text"] = cells["text"][: room - 1] + "…"
         grid.add_row(*(Text(cell) for cell in cells.values()))
     return grid
-
-
-def described(config: Config, cache: Path) -> Group:
-    """A config's data: counts, spans, rates, lengths, and one training list as the model will see it."""
-    from mobjrec.describe import description
-    from mobjrec.parts import assemble
-
-    return description(assemble(config, cache))
 
 
 def short(value: Any) -> str:

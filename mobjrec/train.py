@@ -20,6 +20,7 @@ from mobjrec.errors import NumericError, RunFolderError
 from mobjrec.frozen import with_store
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
+from mobjrec.reading import warn_of_lists_of_one
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
 from mobjrec.types import Batch, Tree
@@ -59,6 +60,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
         changed = log.start(int(state.step))
+        warn_of_lists_of_one(config, parts.dataset)
         # A best step that was sealed after the state we go on from will come again.
         checkpoint.forget(folder, int(state.step), name=checkpoint.BEST)
         clock = {"prepare": time.monotonic() - began}

@@ -20,7 +20,7 @@ BELOW = (
 ONE_LIBRARY = {
     "progress": "rich",
     "dry": "rich",
-    "describe": "rich",
+    "describe": "rich overrides",
     "frames": "pyarrow",
     "tune": "optuna",
     "report": "plotly rich",

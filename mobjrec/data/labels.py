@@ -131,15 +131,23 @@ def copy(of: str, known: Known = "logged") -> Derive:
     return derive
 
 
-def improbable(corpus: Corpus, values: np.ndarray) -> str:
-    """Where a label [E] is no probability, how often, and what to do; "" where it lies in 0 to 1 or is unknown."""
-    wrong = np.flatnonzero((values < 0) | (values > 1))
+def outside(corpus: Corpus, values: np.ndarray, share: bool, file: str = "") -> str:
+    """Where a label [E] is no share of 1, or else no gain, how often, and what to do; "" where it is, or is unknown.
+
+    A share lies in 0 to 1, a gain is 0 or more. file: whose rows are the events, "" where none is
+    """
+    wrong = np.flatnonzero((values < 0) | (values > 1) if share else values < 0)
     if not len(wrong):
         return ""
-    user, item = (table.id[rows[wrong[0]]] for table, rows in zip(corpus[:2], corpus.events[:2], strict=True))
+    row = wrong[0]
+    user, item = (table.id[rows[row]] for table, rows in zip(corpus[:2], corpus.events[:2], strict=True))
+    place = f"{file}, row {row + 1}" if file else f"event {row}"
+    if share:
+        takes = "a probability is learnt from 0 to 1: derive a label, {use: at_least, of: NAME, value: NUMBER}"
+    else:
+        takes = "gains are 0 or more: derive a label, or estimate this one in its unit (squared, huber)"
     return (
-        f"is {values[wrong[0]]:g} for user {str(user)!r} and item {str(item)!r} ({len(wrong)} such events); a probability "
-        "is learnt from 0 to 1: derive a label, {use: at_least, of: NAME, value: NUMBER}"
+        f"is {values[row]:g} for user {str(user)!r} and item {str(item)!r} ({place}; {len(wrong)} such events); {takes}"
     )
 
 

@@ -1,0 +1,243 @@
+"""What a config takes from its data: corpus, labels, lists, and the columns that its model reads; held against each other.
+
+No text is tokenised and no model built here. What is wrong is told in one report.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mobjrec.config import Block, Config
+from mobjrec.data import lists as list_room
+from mobjrec.data.columns import side
+from mobjrec.data.corpus import check
+from mobjrec.data.labels import outside
+from mobjrec.data.leaks import leaks
+from mobjrec.data.texts import columns_of, divide, render
+from mobjrec.errors import UserError
+from mobjrec.resolve import Bound, bind
+from mobjrec.types import Category, Corpus, Dataset, Input, Labels, Objective, Table
+
+# What learns a share of 1 although its `predict` is no probability of its label, and what learns a gain.
+SHARES = ("sigmoid_cross_entropy", "satisfied_click")
+GAINS = ("softmax", "recall_at_k", "recall")
+
+
+class Data(NamedTuple):
+    """leaks: a sentence for each kind of leak between the splits"""
+
+    corpus: Corpus
+    dataset: Dataset
+    leaks: list[str]
+
+
+def bound(config: Config, seam: str, block: Block, where: str) -> Bound:
+    """The function that a block of the config names; a number per objective is read by the objectives' names."""
+    return bind(seam, block, where=where, objectives=tuple(config.objectives))
+
+
+def objectives_of(config: Config) -> dict[str, Objective]:
+    """The objectives that the config names, in its order."""
+    return {
+        name: bound(config, "objective", block, f"objectives.{name}").call()
+        for name, block in config.objectives.items()
+    }
+
+
+def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
+    """The corpus of a settled config and its ranked lists.
+
+    UserError for all that is wrong with them, in one report: labels that are missing, cannot be made, or lie outside of
+    what an objective takes; columns of the model's inputs that are not there; a split that leaves nothing to train on;
+    and with `lists.strict` a leak.
+    """
+    corpus = bound(config, "data", config.data, "data").call()
+    if ":" in config.data.use:
+        # Our own readers check what they read, and name the file.
+        if not isinstance(corpus, Corpus):
+            raise UserError(f"data: {config.data.use} made a {type(corpus).__name__}; expected a Corpus")
+        check(corpus, config.data.use)
+    problems: list[str] = []
+    labels = labels_of(config, corpus, problems)
+    problems += _missing(objectives, labels)
+    problems += _outside(config, corpus, objectives, labels)
+    problems += _columns(config, corpus)
+    of = config.lists.history.of
+    if of and of not in labels:
+        problems.append(f"lists.history.of: no label {of}; labels are {', '.join(labels)}")
+        labels = {**labels, of: _nothing(corpus)}
+    dataset = _noted(lambda: dataset_of(config, corpus, labels), problems)
+    found = [] if dataset is None else _leaks(corpus, dataset)
+    if config.lists.strict:
+        problems += [f"lists.strict: {sentence}" for sentence in found]
+    if dataset is None or problems:
+        raise UserError(_report(problems))
+    return Data(corpus, dataset, found)
+
+
+def labels_of(config: Config, corpus: Corpus, problems: list[str] | None = None) -> dict[str, Labels]:
+    """Feedback columns under their own names, then the derived ones in the order of the config.
+
+    What is fitted is so on training events: the corpus that a rule is given has the run's split. problems: takes what is
+    wrong, a label that cannot be made then being 0 throughout; None: UserError for the first.
+    """
+    labels = {name: Labels(values, unit=corpus.units.get(name, "")) for name, values in corpus.events.feedback.items()}
+    if not config.labels:
+        return labels
+    taken = [] if problems is None else problems
+    split = bound(config, "split", config.lists.split, "lists.split").call()
+    parts = _noted(lambda: list_room.divided(corpus.events, split), taken)
+    parts = np.zeros(len(corpus.events.user), np.int8) if parts is None else parts
+    divided = corpus._replace(events=corpus.events._replace(split=parts))
+    for name, block in config.labels.items():
+        where = f"labels.{name}"
+        rule = bound(config, "label", block, where)
+        made = _noted(lambda rule=rule: rule.call()(divided, labels), taken, where)
+        labels[name] = _nothing(corpus) if made is None else made
+    if problems is None and taken:
+        raise UserError(taken[0])
+    return labels
+
+
+def dataset_of(config: Config, corpus: Corpus, labels: Mapping[str, Labels]) -> Dataset:
+    """The ranked lists of a config that is settled."""
+    return list_room.build(
+        corpus,
+        labels,
+        bound(config, "split", config.lists.split, "lists.split").call(),
+        history=config.lists.history.of,
+        last=config.lists.history.last,
+        window=config.lists.window,
+        eval_window=config.lists.eval_window,
+        context_ids=tuple(corpus.events.categories),
+        context_numbers=tuple(corpus.events.numbers),
+    )
+
+
+def inputs_of(config: Config) -> dict[str, Input]:
+    """{"user", "item": what the model of a settled config reads of that side}."""
+    return {own: Input(**config.model.settings.get(own, {})) for own in ("user", "item")}
+
+
+def warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
+    """Warn where most lists that are ranked as logged hold one item: any order of them is the best one."""
+    parts = {"training": (config.candidates, [dataset.train]), "evaluation": (None, [dataset.valid, dataset.test])}
+    parts["evaluation"] = (config.evaluate.candidates or config.candidates, parts["evaluation"][1])
+    alone = []
+    for name, (block, splits) in parts.items():
+        sizes = np.concatenate([np.diff(lists.start) for lists in splits])
+        if block.use == "as_logged" and len(sizes) and np.median(sizes) <= 1:
+            alone.append(name)
+    if alone:
+        warnings.warn(
+            f"most lists of {' and '.join(alone)} hold one item, and as_logged ranks them alone, so every order is the "
+            "best one: let candidates (evaluate.candidates) be catalogue or in_batch, or join events of a user with "
+            "lists.window (lists.eval_window)",
+            stacklevel=2,
+        )
+
+
+def _noted(make: Callable[[], Any], problems: list[str], where: str = "") -> Any:
+    """What `make` returns; None where it refuses, which goes to `problems`."""
+    try:
+        return make()
+    except UserError as error:
+        problems.append(str(error))
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    return None
+
+
+def _nothing(corpus: Corpus) -> Labels:
+    return Labels(np.zeros(len(corpus.events.user), np.float32))
+
+
+def _missing(objectives: Mapping[str, Objective], labels: Mapping[str, Labels]) -> list[str]:
+    return [
+        f"objectives.{name}: label {label} is not there; labels are {', '.join(labels)}; "
+        "derive it under `labels` or name one of these"
+        for name, objective in objectives.items()
+        for label in objective.labels
+        if label not in labels
+    ]
+
+
+def _outside(
+    config: Config, corpus: Corpus, objectives: Mapping[str, Objective], labels: Mapping[str, Labels]
+) -> list[str]:
+    """Labels outside of what an objective, or a metric that counts them as gains, takes.
+
+    A value that is estimated in its own unit may be any number.
+    """
+    problems = []
+    gains = any(name.partition("@")[0] == "ndcg" for name in config.evaluate.metrics)
+    for name, objective in objectives.items():
+        block = config.objectives[name]
+        loss = block.settings.get("loss")
+        learnt = {block.use, loss["use"] if isinstance(loss, Mapping) else loss}
+        share = objective.probability or not learnt.isdisjoint(SHARES)
+        gain = not learnt.isdisjoint(GAINS) or (gains and not objective.expectation)
+        for label in objective.labels if share or gain else ():
+            wrong = outside(corpus, labels[label].value, share, _file(config)) if label in labels else ""
+            problems += [f"objectives.{name}: label {label} {wrong}"] if wrong else []
+    return problems
+
+
+def _file(config: Config) -> str:
+    """The file whose rows are the events, "" where none is or its rows are not known any more."""
+    told = config.data.settings
+    if config.data.use != "table" or told.get("kinds") is not None or told.get("duplicates") == "last":
+        return ""
+    return str(Path(told["path"]) / told["events"])
+
+
+def _columns(config: Config, corpus: Corpus) -> list[str]:
+    """Columns that the model's templates, ids and numbers name and the corpus has not."""
+    problems: list[str] = []
+    tables = {"user": _head(corpus.users), "item": _head(corpus.items)}
+    for own, given in inputs_of(config).items():
+        profile, event = divide(given.text) if own == "user" else (given.text, "")
+        _rendered(profile, tables[own], f"model.{own}.text", problems)
+        _rendered(event, tables["item"], f"model.{own}.text", problems)
+        named = [Input(ids=(name,)) for name in given.ids] + [Input(numbers=(name,)) for name in given.numbers]
+        for one in named:
+            _noted(lambda one=one, own=own: side(tables[own], one, own, np.zeros(len(tables[own].id), bool)), problems)
+    return problems
+
+
+def _rendered(template: str, table: Table, where: str, problems: list[str]) -> None:
+    _noted(lambda: render(template, table, where), problems)
+    try:
+        names = columns_of(template)
+    except ValueError:
+        # Told by the line above.
+        return
+    for name in names:
+        _noted(lambda name=name: render(f"{{{name}}}", table, where), problems)
+
+
+def _head(table: Table) -> Table:
+    """The first row."""
+    return Table(
+        id=table.id[:1],
+        text={name: column[:1] for name, column in table.text.items()},
+        categories={
+            name: Category(c.names, c.start[:2], c.value[: c.start[:2][-1]]) for name, c in table.categories.items()
+        },
+        numbers={name: column[:1] for name, column in table.numbers.items()},
+    )
+
+
+def _leaks(corpus: Corpus, dataset: Dataset) -> list[str]:
+    split = np.zeros(len(corpus.events.user), np.int8)
+    for lists in (dataset.valid, dataset.test):
+        split[lists.event] = lists.split
+    return leaks(corpus, split)
+
+
+def _report(problems: list[str]) -> str:
+    lines = list(dict.fromkeys(problems))
+    return lines[0] if len(lines) == 1 else f"config and data differ in {len(lines)} points:\n  " + "\n  ".join(lines)
