@@ -191,7 +191,8 @@ def _file(config: Config) -> str:
     told = config.data.settings
     if config.data.use != "table" or told.get("kinds") is not None or told.get("duplicates") == "last":
         return ""
-    return str(Path(told["path"]) / told["events"])
+    file, here = Path(told["path"]) / told["events"], Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def _columns(config: Config, corpus: Corpus) -> list[str]:

@@ -159,7 +159,7 @@ def test_what_natural_units_allow_is_allowed(objective, click, dwell, metrics):
     found({"click": click, "dwell": dwell}, objectives={"mine": objective}, evaluate={"metrics": metrics})
 
 
-def test_a_label_of_a_table_is_named_with_file_and_row(tmp_path):
+def test_a_label_of_a_table_is_named_with_file_and_row(tmp_path, monkeypatch):
     rows = [f"u{n},i{n},{n},{4 if n == 5 else n % 2}" for n in range(12)]
     (tmp_path / "events.csv").write_text("\n".join(["user,item,time,click", *rows]) + "\n")
     data = {"use": "table", "path": str(tmp_path)}
@@ -168,6 +168,9 @@ def test_a_label_of_a_table_is_named_with_file_and_row(tmp_path):
     objective = {"mine": {**SIGMOID, "link": "sigmoid"}}
     said = failure(data, objectives=objective, model=ids, lists=lists, tokenizer=None)
     assert f"for user 'u5' and item 'i5' ({tmp_path / 'events.csv'}, row 6; 1 such events)" in said
+    monkeypatch.chdir(tmp_path.parent)
+    said = failure(data, objectives=objective, model=ids, lists=lists, tokenizer=None)
+    assert f"({tmp_path.name}/events.csv, row 6; 1 such events)" in said
 
 
 @pytest.mark.parametrize(
