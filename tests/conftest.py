@@ -30,14 +30,15 @@ given = os.environ.get("XLA_FLAGS", "")
 absent = known([name for name in FLAGS if name not in given])
 os.environ["XLA_FLAGS"] = " ".join([given, *(f"--{name}={FLAGS[name]}" for name in absent)]).strip()
 
-import hypothesis
-import pytest
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
 
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+TINY = Path(__file__).parent / "tiny.yaml"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     # Most of a test's time is compiling; the same programs come back in every run.
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
@@ -57,3 +58,27 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no folder {SHARED.resolve()}")
     return SHARED.resolve()
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cache, tmp_path_factory) -> Path:
+    """The folder of tiny.yaml's run. One for all tests, as it is the dearest program here: who changes it makes a copy."""
+    from mobjrec import train
+    from mobjrec.config import load
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train.run(load(TINY), folder, tiny_cache, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_trained(tiny_run, tiny_cache):
+    """That run, loaded to rank and to evaluate."""
+    import mobjrec
+
+    return mobjrec.load(tiny_run, tiny_cache)

@@ -18,16 +18,14 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tiny_cache) -> Path:
+    return tiny_cache
 
 
 @pytest.fixture(scope="module")
-def text_run(cache, tmp_path_factory):
+def text_run(tiny_trained):
     """A model that reads histories as text."""
-    folder = tmp_path_factory.mktemp("runs") / "text"
-    train.run(load(TINY), folder, cache, quiet=True)
-    return mobjrec.load(folder, cache)
+    return tiny_trained
 
 
 @pytest.fixture(scope="module")

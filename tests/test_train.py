@@ -20,16 +20,14 @@ TIMED = ("wait",)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tiny_cache) -> Path:
+    return tiny_cache
 
 
 @pytest.fixture(scope="module")
-def whole(cache, tmp_path_factory) -> Path:
+def whole(tiny_run) -> Path:
     """A run of 12 steps that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    train.run(load(TINY), folder, cache, quiet=True)
-    return folder
+    return tiny_run
 
 
 def rows(folder: Path) -> list[dict]:
@@ -73,18 +71,20 @@ def test_a_batch_is_new_until_its_shapes_were_met():
     assert [train.unmet(one, met) for one in (batch, batch, other, other, batch)] == [True, False, True, False, False]
 
 
-def test_a_run_stopped_and_resumed_ends_at_the_same_bits(whole, cache, tmp_path):
-    train.run(load(TINY, ["steps=7"]), tmp_path / "parts", cache, quiet=True)
-    train.run(load(TINY), tmp_path / "parts", cache, quiet=True)
-    assert_same(final(tmp_path / "parts", cache), final(whole, cache))
-    pick = lambda folder: [row for row in rows(folder) if row["kind"] == "train"]
-    assert pick(tmp_path / "parts") == pick(whole)
+def back_at(step: int, folder: Path) -> None:
+    """The folder as the saving of `step` left it."""
+    for later in [s for s in checkpoint.steps(folder) if s > step]:
+        checkpoint.forget(folder, later - 1)
+    (folder / "result.json").unlink()
 
 
-def test_the_dumped_config_trains_the_same_run(whole, cache, tmp_path):
-    train.run(load(whole / "config.yaml"), tmp_path / "again", cache, quiet=True)
-    assert rows(tmp_path / "again") == rows(whole)
-    assert_same(final(tmp_path / "again", cache), final(whole, cache))
+def test_a_run_stopped_and_resumed_ends_at_the_same_bits_by_its_dumped_config_too(whole, cache, tmp_path):
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    back_at(5, parts)
+    assert checkpoint.steps(parts) == [5]
+    train.run(load(whole / "config.yaml"), parts, cache, quiet=True)
+    assert_same(final(parts, cache), final(whole, cache))
+    assert rows(parts) == rows(whole)
 
 
 def test_a_finished_run_is_not_trained_again(whole, cache):
@@ -104,7 +104,8 @@ def test_another_config_is_refused_with_the_keys_that_differ(whole, cache):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(cache, tmp_path):
     with pytest.raises(NumericError, match=r"step \d+: .* not finite; training lists"):
-        train.run(load(TINY, ["optimizer={use: sgd, learning_rate: 1e30}"]), tmp_path / "bad", cache, quiet=True)
+        changes = [*IDS, "optimizer={use: sgd, learning_rate: 1e30}"]
+        train.run(load(TINY, changes), tmp_path / "bad", cache, quiet=True)
 
 
 def test_shards_of_every_objective_reach_the_record(whole):
@@ -147,21 +148,6 @@ def test_what_does_not_fit_is_said_before_any_work(cache, tmp_path, change, says
         train.run(load(TINY, [change]), tmp_path / "run", cache, quiet=True)
 
 
-def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path):
-    changes = ["evaluate.every={steps: 3}", "evaluate.select=click/ndcg@5", "save={every: {steps: 5}}"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    result = train.run(load(TINY, changes), whole, cache, quiet=True)
-    values = {r["step"]: r["valid/click/ndcg@5"] for r in record.rows(whole) if "valid/click/ndcg@5" in r}
-    assert result["chosen"] == max(values, key=values.get)
-    train.run(load(TINY, changes), parts, cache, quiet=True)
-    for later in [s for s in checkpoint.steps(parts) if s > 10]:
-        checkpoint.forget(parts, later - 1)
-    (parts / "result.json").unlink()
-    again = train.run(load(TINY, changes), parts, cache, quiet=True)
-    assert again["chosen"] == result["chosen"]
-    assert_same(final(parts, cache), final(whole, cache))
-
-
 IDS = [
     "tokenizer=null",
     "model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 4, scorer: {use: dot}}",
@@ -196,6 +182,34 @@ def plain(cache, tmp_path_factory):
 def ids_final(folder, cache):
     like = jax.eval_shape(assemble(complete(load(TINY, IDS)), cache).first_state)
     return checkpoint.latest(folder, like)[0]
+
+
+def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path):
+    every = "evaluate={metrics: [ndcg@5], every: {steps: 3}, select: click/ndcg@5}"
+    changes = [*IDS[:3], every, "save={every: {steps: 5}}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train.run(load(TINY, changes), whole, cache, quiet=True)
+    values = {r["step"]: r["valid/click/ndcg@5"] for r in record.rows(whole) if "valid/click/ndcg@5" in r}
+    assert result["chosen"] == max(values, key=values.get)
+    train.run(load(TINY, changes), parts, cache, quiet=True)
+    back_at(10, parts)
+    again = train.run(load(TINY, changes), parts, cache, quiet=True)
+    assert again["chosen"] == result["chosen"]
+    assert_same(ids_final(parts, cache), ids_final(whole, cache))
+
+
+def test_a_run_that_ended_goes_on_to_more_steps_at_the_same_bits(plain, cache, tmp_path):
+    train.run(load(TINY, [*IDS[:-1], "steps=3"]), tmp_path / "parts", cache, quiet=True)
+    train.run(load(TINY, IDS), tmp_path / "parts", cache, quiet=True)
+    assert_same(ids_final(tmp_path / "parts", cache), ids_final(plain, cache))
+    pick = lambda folder: [row for row in rows(folder) if row["kind"] == "train"]
+    assert pick(tmp_path / "parts") == pick(plain)
+
+
+def test_the_dumped_config_trains_the_same_run(plain, cache, tmp_path):
+    train.run(load(plain / "config.yaml"), tmp_path / "again", cache, quiet=True)
+    assert rows(tmp_path / "again") == rows(plain)
+    assert_same(ids_final(tmp_path / "again", cache), ids_final(plain, cache))
 
 
 def test_one_save_that_fails_passes_with_a_warning(plain, cache, tmp_path, capsys):
