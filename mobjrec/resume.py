@@ -15,8 +15,8 @@ from mobjrec.errors import RunFolderError
 from mobjrec.parts import Parts
 from mobjrec.state import TrainState
 
-# Keys that change what is written or how fast, never the parameters.
-HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "lists.strict", "epochs", "steps")
+# Keys that change what is written or how fast, never the parameters. Of data their content counts, not where they lie.
+HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "lists.strict", "epochs", "steps", "data.path")
 
 
 def check(previous: str | None, config: Config, folder: Path) -> None:

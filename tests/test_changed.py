@@ -33,6 +33,7 @@ def place(trained, tmp_path, monkeypatch) -> Path:
     """The same again; its run, made where the original lies, is told where the data are now."""
     here = Path(shutil.copytree(trained, tmp_path / "here"))
     moved = here / "run" / "config.yaml"
+    assert f'path: "{trained}/shop"' in moved.read_text()
     moved.write_text(moved.read_text().replace(str(trained), str(here)))
     monkeypatch.chdir(tmp_path)
     return here
@@ -55,10 +56,18 @@ def told(call, *arguments) -> str:
     return str(error.value)
 
 
-def test_a_run_whose_data_are_as_they_were_is_used(place):
+def test_a_run_whose_data_are_as_they_were_is_used_from_any_folder(place):
     assert trained_in(place)["steps"] == 2
     run = mobjrec.load(place / "run", place / "cache")
     assert len(run.rank(user="u3", top=4)) == 4
+
+
+def test_the_same_data_in_another_place_are_the_same_run(place):
+    before = (place / "run" / "metrics.jsonl").read_bytes()
+    (place / "shop").rename(place / "store")
+    config = load(place / "store" / "own-table.yaml", CHANGES)
+    assert train.run(config, place / "run", place / "cache", quiet=True)["steps"] == 2
+    assert (place / "run" / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(

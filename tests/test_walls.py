@@ -11,11 +11,12 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train frames evaluate rank told compare sweep tune report profile bench dry describe export federated "
+    "train frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
     "checks defaults reading parts frozen inference resume progress"
 )
 BELOW = (
-    "config resolve step mesh state optimizers checkpoint record environment shipped notes problems data metrics pareto cache"
+    "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
+    "problems data metrics pareto cache"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -53,6 +54,7 @@ WALLS = {
     "config": "pydantic pydantic_core problems yaml_reader yaml_writer overrides",
     "lookup": "problems",
     "fitting": "pydantic problems lookup",
+    "paths": "lookup problems",
     "resolve": "config fitting lookup problems",
     "state": "jax optax",
     "step": "jax optax objectives gram state",

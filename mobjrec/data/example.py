@@ -31,7 +31,7 @@ epochs: 3
 
 data:
   use: table
-  path: {folder}           # the folder with the tables
+  path: .                  # the folder with the tables: this file's own
   events: events.csv       # one row a shown item: .csv, .tsv, .jsonl (each also .gz) or .parquet
   items: items.csv         # one row an item; leave out to know items by their id alone
   users: users.csv         # one row a user; the same
@@ -91,7 +91,7 @@ def example(folder: Path = Path("my_shop"), seed: int = 0) -> Path:
     header = ("user_id", "item_id", "time", "list_id", "position", "click", "dwell")
     _write(folder / "events.csv", header, _events(random, users, items))
     config = folder / "own-table.yaml"
-    config.write_text(CONFIG.format(folder=folder.as_posix(), name=config.as_posix(), shown=SHOWN), encoding="utf-8")
+    config.write_text(CONFIG.format(name=config.as_posix(), shown=SHOWN), encoding="utf-8")
     return config
 
 

@@ -6,6 +6,7 @@ schema says what the first megabytes look like. Rows are counted from 1, the hea
 
 import codecs
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def opened(
         return _listed(source)
     if not isinstance(source, (str, Path)):
         return _frame(source)
+    folder = _near(folder)
     path = folder / source
     if not path.is_file():
         there = ", ".join(sorted(x.name for x in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
@@ -61,6 +63,12 @@ def opened(
     if suffix in (".jsonl", ".ndjson", ".json"):
         return _json(path, encoding, errors)
     raise UserError(f"{path} ends in {suffix!r}; expected .csv, .tsv, .jsonl, .ndjson (each also .gz) or .parquet")
+
+
+def _near(folder: Path) -> Path:
+    """The same folder as messages name it: from the working directory where it lies below."""
+    here = os.getcwd()
+    return Path(os.path.relpath(folder, here)) if folder.is_absolute() and folder.is_relative_to(here) else folder
 
 
 def _stream(path: Path, encoding: str, errors: str) -> pa.NativeFile:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mobjrec.config import load
 from mobjrec.data.example import example
+from mobjrec.defaults import load
 from mobjrec.errors import UserError
 from mobjrec.resolve import bind, complete
 from mobjrec.testing.corpora import check_corpus
