@@ -1,10 +1,12 @@
 """What a config takes from its data: all that does not fit is told at once, and what is doubtful is told too."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mobjrec import cli
 from mobjrec.config import parse
 from mobjrec.data.corpus import events_from, table_from
 from mobjrec.defaults import settled
@@ -219,3 +221,20 @@ def test_data_are_shown_where_the_weights_of_the_tokenizer_are_not_here(tmp_path
     assert "no token lengths: weights: minilm is not here yet; run `mobjrec data get minilm`" in text
     assert "one training list: user u2" in text
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    "asked, code, words",
+    [
+        (["synthetic", "data.users=5"], 0, ("rows: 5", "satisfaction: observed")),
+        (["synthetic", "data.user=5"], 2, ("data.user: synthetic has no such setting; did you mean `users`?",)),
+        (["nope"], 2, ("no config file nope", "shipped are: article", "a corpus' name alone does as well")),
+    ],
+)
+def test_the_command_shows_a_corpus_or_says_what_there_is(asked, code, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mobjrec", "data", "show", *asked])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert (end.value.code or 0) == code
+    said = "".join(capsys.readouterr())
+    assert all(word in said for word in words), said
