@@ -50,11 +50,11 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         mesh.keep_compilations(cache / "compiled")
         parts = assemble(config, cache)
         content = resume.content(parts)
-        state, seal = resume.state(folder, parts, devices, content)
         if done is not None:
             resume.unchanged(folder, content)
             return done
         devices = mesh.make(config.parallel.devices)
+        state, seal = resume.state(folder, parts, devices, content)
         parts = with_store(parts, state.params)
         multiple = devices.size * (config.batch.chunk_rows or 1)
         sizes = sizes_of(parts, multiple)
