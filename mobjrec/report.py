@@ -13,10 +13,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from mobjrec import evaluate
+from mobjrec.config import Config, plain
 
 
-def finished(folder: Path, result: dict[str, Any]) -> Group:
-    """The table of a run that is over, where it lies and what to try next."""
+def finished(folder: Path, result: dict[str, Any], config: Config | None = None) -> Group:
+    """The table of a run that is over, where it lies and what to try next: with a settled config, what its model takes."""
     table = result["table"]
     known = any("truth" in row for row in table.values()) or "no_best" in result
     grid = Grid(title="test split", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -25,8 +26,13 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
         grid.add_column(name, justify="right")
     for key, row in table.items():
         told = [row.get(name) for name in ("before", "after", "best")]
-        # An order on a label that every order serves alike says nothing.
-        if row.get("own", True) and _number(row["after"]) and len(set(told)) > 1:
+        # An order on a label that every order serves alike says nothing; AUC by pools is for `mobjrec eval`.
+        if (
+            not key.endswith(("/pooled_auc", "/gauc"))
+            and row.get("own", True)
+            and _number(row["after"])
+            and len(set(told)) > 1
+        ):
             cells = [short(row.get("before")), short(row["after"]), short(row.get("error"))]
             if known:
                 # A mixture of orders is nobody's best: how far it came says nothing.
@@ -47,7 +53,7 @@ def finished(folder: Path, result: dict[str, Any]) -> Group:
         "next:",
         f"  mobjrec eval {folder} --split test",
         f"  mobjrec rank {folder} --user ID --top 5",
-        f'  mobjrec rank {folder} --text "words about what someone liked" --prefer {example_preference(table)}',
+        *(f"  mobjrec rank {folder} {asked} --prefer {example_preference(table)}" for asked in someone(config)),
         f"  tensorboard --logdir {folder}/events",
     ]
     return Group(grid, Text("\n".join(lines)))
@@ -61,6 +67,15 @@ def caption(result: dict[str, Any], known: bool) -> str:
     told = result.get("no_best")
     best = "best: the exact posterior mean given what the model may read; way: from before to best"
     return f"{said}; {f'no best: {told}' if told else best}; truth: what the hidden values would reach"
+
+
+def someone(config: Config | None) -> list[str]:
+    """How the model can be asked for someone without an id: in words, by an item, or not at all."""
+    sides = {} if config is None else plain(config.model)
+    user, item = sides.get("user", {}), sides.get("item", {})
+    if config is None or "{history." in user.get("text", "") or (user.get("history") and item.get("text")):
+        return ['--text "words about what someone liked"']
+    return ["--item ID"] if user.get("history") else []
 
 
 def way(row: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from types import SimpleNamespace as namespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import mobjrec
 from mobjrec import evaluate, report, train
@@ -295,3 +296,14 @@ def test_the_closing_table_says_why_there_is_no_best():
     assert "posterior" in report.caption({"table": {}}, True)
     assert report.caption({"table": {}}, False) == "before: the untrained model, from which nothing is chosen"
     assert report.way(row) == "–"
+
+
+def test_the_closing_table_has_no_pooled_auc(capsys):
+    row = {"own": True, "before": 0.5, "after": 0.7, "error": None}
+    keys = ("click/auc", "click/gauc", "click/pooled_auc", "click/log_loss")
+    timing, feed = {"compile": 5.0, "wait": 1.0, "train": 3.0}, {"padding": 0.0, "shapes": 1}
+    result = {"steps": 1, "chosen": 1, "timing": timing, "feed": feed, "table": dict.fromkeys(keys, row)}
+    Console(width=200).print(report.finished(Path("run"), result))
+    said = capsys.readouterr().out
+    assert "click/auc" in said and "click/log_loss" in said and "gauc" not in said and "pooled" not in said
+    assert "25.0% of the steps' time spent waiting for data" in said
