@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 from pydantic import ValidationInfo as Info
@@ -195,6 +195,8 @@ class Config(BaseModel):
     parallel: Parallel = Parallel()
     non_finite: Literal["raise", "skip"] = "raise"
     _places: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
+    # Whether all was checked and every default is written in, see defaults.py: once for a run is enough.
+    _settled: bool = PrivateAttr(default=False)
 
     @field_validator("steps")
     @classmethod
@@ -218,13 +220,31 @@ class Config(BaseModel):
         return validated, (plain(self), dict(self._places))
 
 
+class Draft(NamedTuple):
+    """What is to be a config, before all of it is known to be right.
+
+    data: plain, as JSON has it   places: "file:line" by key path   problems: of the config's own keys, blocks not looked at
+    config: None where there are problems
+    """
+
+    data: dict[str, Any]
+    places: Mapping[KeyPath, str]
+    problems: list[Problem]
+    config: Config | None
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML file with `a.b=value` overrides on top. UserError lists all that is wrong, with its line."""
-    return parse_text(file_text(Path(path)), str(path), overrides)
+    return _whole(read_text(file_text(Path(path)), str(path), overrides))
 
 
 def parse_text(text: str, source: str = "config", overrides: Sequence[str] = ()) -> Config:
     """The config in a YAML text, which messages call `source`. UserError lists all that is wrong, with its line."""
+    return _whole(read_text(text, source, overrides))
+
+
+def read_text(text: str, source: str = "config", overrides: Sequence[str] = ()) -> Draft:
+    """The same as a draft. UserError for what is not keys and values at all."""
     value, places, problems = read(text, source)
     if value is None and not problems:
         problems.append(Problem((), "the file is empty; expected the keys of a config", source))
@@ -234,14 +254,19 @@ def parse_text(text: str, source: str = "config", overrides: Sequence[str] = ())
     override(readable, overrides, roots=tuple(Config.model_fields), places=places, problems=problems)
     if value is not readable:
         raise report(problems, places)
-    return validated(readable, places, problems)
+    return drafted(readable, places, problems)
 
 
 def parse(mapping: Mapping[str, Any]) -> Config:
     """The config that a mapping of plain data says; paths and tuples are fine. UserError lists all that is wrong."""
+    return _whole(read_mapping(mapping))
+
+
+def read_mapping(mapping: Mapping[str, Any]) -> Draft:
+    """The draft that a mapping of plain data says. UserError for what is no mapping."""
     if not isinstance(mapping, Mapping):
         raise UserError(f"the config is {found(mapping)}; expected a mapping")
-    return validated(mapping, {})
+    return drafted(mapping, {})
 
 
 def dump(config: Config) -> str:
@@ -264,8 +289,13 @@ def plain(value: Any) -> Any:
 EXCLUSIVE = ("minutes", "epochs", "steps")
 
 
-def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problems: Iterable[Problem] = ()) -> Config:
-    """The config of plain data. UserError with `problems` and all that is wrong besides."""
+def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str]) -> Config:
+    """The config of plain data. UserError with all that is wrong."""
+    return _whole(drafted(mapping, places))
+
+
+def drafted(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problems: Iterable[Problem] = ()) -> Draft:
+    """The draft of plain data; its problems are `problems` and all that is wrong besides."""
     problems = list(problems)
     data = _checked(mapping, (), problems)
     config = None
@@ -275,10 +305,15 @@ def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str], problem
     except ValidationError as error:
         known = {problem.path for problem in problems}
         problems += [one for one in misfits(error.errors(include_url=False), Config) if one.path not in known]
-    if config is None or problems:
-        raise report(problems, places)
-    config._places.update(places)
-    return config
+    if config is not None:
+        config._places.update(places)
+    return Draft(data, places, problems, None if problems else config)
+
+
+def _whole(draft: Draft) -> Config:
+    if draft.config is None:
+        raise report(draft.problems, draft.places)
+    return draft.config
 
 
 def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:

@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 class _Way(NamedTuple):
     """What goes along unchanged while an annotation is walked."""
 
-    objectives: tuple[str, ...]
+    objectives: tuple[str, ...] | None
     nested: NestedFit
     empty: Any
 
@@ -45,12 +45,13 @@ def fit(
     value: Any,
     at: KeyPath,
     problems: list[Problem],
-    objectives: tuple[str, ...],
+    objectives: tuple[str, ...] | None,
     nested: NestedFit,
     empty: Any = MISSING,
 ) -> Fit | None:
     """The value for an argument with this annotation, or None after noting in `problems` what does not fit.
 
+    objectives: their names in order, None where they are not known: any will do then
     nested: (seam, block, path, problems) -> Fit of a nested block
     empty: () where the argument's default is (): `{}` then means it for a PerObjective, "not given by name"
     """
@@ -114,7 +115,7 @@ def expected_of(annotation: Any) -> str:
 
 
 def recorded(
-    annotation: Any, default: Any, objectives: tuple[str, ...], name_of: Callable[[Callable[..., Any]], str]
+    annotation: Any, default: Any, objectives: tuple[str, ...] | None, name_of: Callable[[Callable[..., Any]], str]
 ) -> Any:
     """A default as plain data. name_of: what a config calls a function. ValueError for what a config cannot hold."""
     if default is None or isinstance(default, bool | int | float | str):
@@ -125,7 +126,7 @@ def recorded(
         return str(default)
     members = get_args(annotation) if get_origin(annotation) in (types.UnionType, Union) else (annotation,)
     if any(one is PerObjective for one in members) and isinstance(default, tuple):
-        return dict(zip(objectives, default, strict=True)) if default else {}
+        return dict(zip(objectives or map(str, range(len(default))), default, strict=True)) if default else {}
     if isinstance(default, partial):
         use = recorded(annotation, default.func, objectives, name_of)
         keywords = {name: recorded(None, one, objectives, name_of) for name, one in default.keywords.items()}
@@ -158,16 +159,16 @@ def _per_objective(value: Any, at: KeyPath, problems: list[Problem], way: _Way) 
         return Fit((), {})
     if not isinstance(value, Mapping):
         return _misfit(PerObjective, value, at, problems)
-    before = len(problems)
+    before, objectives = len(problems), tuple(value) if way.objectives is None else way.objectives
     for name in value:
-        if name not in way.objectives:
-            text = f"there is no objective {name}{nearest(name, way.objectives, what='objectives')}"
+        if name not in objectives:
+            text = f"there is no objective {name}{nearest(name, objectives, what='objectives')}"
             problems.append(Problem((*at, name), text))
-    lacking = [name for name in way.objectives if name not in value]
+    lacking = [name for name in objectives if name not in value]
     if lacking:
-        text = f"no number for {', '.join(lacking)}; expected one for each objective ({', '.join(way.objectives)})"
+        text = f"no number for {', '.join(lacking)}; expected one for each objective ({', '.join(objectives)})"
         problems.append(Problem(at, text))
-    parts = {name: _leaf(float, value[name], (*at, name), problems) for name in way.objectives if name in value}
+    parts = {name: _leaf(float, value[name], (*at, name), problems) for name in objectives if name in value}
     if len(problems) > before:
         return None
     numbers = {name: one.value for name, one in parts.items() if one is not None}

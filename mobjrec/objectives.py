@@ -91,10 +91,15 @@ def recall(
     """Smooth recall at k mixed with a list loss: (1 - softmax) RS@k + softmax cross-entropy per gain.
 
     On the label's own head by default, so it shares click's. Alone (softmax: 0) the surrogate has next to no gradient
-    far from the cut. ValueError unless softmax is in [0, 1].
+    far from the cut. ValueError unless k >= 1, softmax is in [0, 1] and both temperatures are above 0.
     """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
     if not 0 <= softmax <= 1:
         raise ValueError(f"softmax is {softmax}; it is a share of the mixture, from 0 to 1")
+    for name, temperature in (("temperature_rank", temperature_rank), ("temperature_cut", temperature_cut)):
+        if temperature is not None and not temperature > 0:
+            raise ValueError(f"{name} is {temperature}; it must be above 0")
     head = head or label
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> tuple[Array, Array, Tree]:
@@ -114,16 +119,18 @@ def recall(
 
 def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
     """The head of `recall` by its name, and the temperature of its cut."""
-    cut = settings["temperature_cut"]
-    return {"head": settings["head"] or settings["label"], "temperature_cut": settings["k"] / 2 if cut is None else cut}
+    head, cut, k = settings["head"] or settings["label"], settings["temperature_cut"], settings["k"]
+    return {"head": head} if k < 1 else {"head": head, "temperature_cut": k / 2 if cut is None else cut}
 
 
 def satisfied_click(click: str = "click", after: str = "satisfied") -> Objective:
     """Cross-entropy of click-and-satisfied, p = sigmoid(a) sigmoid(b), mean over shown items. Ma et al. 2018, eq. 1.
 
     A shown item without a click counts as not satisfied; left out are items whose click is unknown, and clicked ones
-    whose satisfaction is.
+    whose satisfaction is. ValueError where both are one label: p would be its square.
     """
+    if click == after:
+        raise ValueError(f"after is {after}, the same label as click; name what is asked of those who clicked")
 
     def logits(outputs: Outputs, where: Array | bool = True) -> tuple[Array, Array]:
         a, b = (jnp.where(where, outputs.scores[head], 0.0) for head in (click, after))

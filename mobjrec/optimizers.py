@@ -61,8 +61,7 @@ def adamw(
 
     ValueError for a setting out of its range and, at `init`, for a group's pattern that matches no trained parameter.
     """
-    _check_share("b1", b1)
-    _check_share("b2", b2)
+    _check_moments(b1, b2, eps)
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay}; it must be finite and not negative")
 
@@ -86,8 +85,7 @@ def adam(
     average: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam, step size from running first and second moments. Kingma & Ba 2015, algorithm 1. Settings as for `adamw`."""
-    _check_share("b1", b1)
-    _check_share("b2", b2)
+    _check_moments(b1, b2, eps)
     rule = [optax.scale_by_adam(b1, b2, eps)]
     return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
 
@@ -155,6 +153,9 @@ def _assembled(
     """Clip, rule, rate and group factor over what no group freezes, then the average of all that comes out."""
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is {clip}; it must be above 0, or null for no clipping")
+    wrong = {name: group.factor for name, group in groups.items() if not 0 <= group.factor < math.inf}
+    if wrong:
+        raise ValueError(f"groups has the factors {wrong}; each must be finite and not negative")
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
     parts += [*rule, optax.scale_by_learning_rate(rate)]
     parts += [_scaled_by_group(groups)] if groups else []
@@ -218,6 +219,13 @@ def _by_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), tree
     )
+
+
+def _check_moments(b1: float, b2: float, eps: float) -> None:
+    _check_share("b1", b1)
+    _check_share("b2", b2)
+    if not 0 < eps < math.inf:
+        raise ValueError(f"eps is {eps}; it must be above 0 and finite")
 
 
 def _check_share(name: str, value: float) -> None:

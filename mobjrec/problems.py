@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
@@ -44,8 +45,9 @@ class Problem(NamedTuple):
 
 
 def report(problems: Sequence[Problem], places: Mapping[KeyPath, str]) -> UserError:
-    """One error that lists every problem once: place, dotted key, what was found and expected."""
-    lines = list(dict.fromkeys(_line(problem, places) for problem in problems))
+    """One error that lists every problem once: place, dotted key, what was found and expected; in the file's order."""
+    ordered = sorted(problems, key=lambda problem: _number(_place(problem, places)))
+    lines = list(dict.fromkeys(_line(problem, places) for problem in ordered))
     if len(lines) == 1:
         return UserError(lines[0])
     return UserError("\n  ".join([f"the config has {len(lines)} problems:", *lines]))
@@ -102,10 +104,21 @@ def _misfit(error: Any, root: type) -> Problem:
 
 
 def _line(problem: Problem, places: Mapping[KeyPath, str]) -> str:
+    parts = _place(problem, places), dotted(problem.path), problem.text
+    return ": ".join(part for part in parts if part)
+
+
+def _place(problem: Problem, places: Mapping[KeyPath, str]) -> str:
     place, path = problem.place, problem.path
     while not place and path:
         place, path = places.get(path, ""), path[:-1]
-    return ": ".join(part for part in (place, dotted(problem.path), problem.text) if part)
+    return place
+
+
+def _number(place: str) -> int:
+    """The line of a place in a file; what is missing or no file's (an override) comes after all lines."""
+    line = place.rpartition(":")[2]
+    return int(line) if line.isdecimal() and not place.startswith("override") else sys.maxsize
 
 
 def _at(path: KeyPath, root: type) -> Any:

@@ -10,6 +10,8 @@ Where settings say something about others (weights of a folder about sizes, a la
 `NAME_settled(settings, given) -> {setting: value}` may stand beside NAME: settings are plain and complete, `given` the
 names of those that the config gives; what it returns takes their place, None being left out as not known here. A
 ValueError of its is a problem of the block. So a dump holds what is in force.
+
+What a factory refuses is a problem of the setting that its ValueError begins with, see trial.py.
 """
 
 import functools
@@ -22,6 +24,8 @@ from mobjrec.errors import UserError
 from mobjrec.fitting import MISSING, Fit, expected_of, fit, recorded
 from mobjrec.lookup import THEMSELVES, lookup, seam_of, settled_by, short_name
 from mobjrec.problems import KeyPath, Problem, found, nearest, report
+from mobjrec.trial import Trial, complaints, pruned, tried
+from mobjrec.types import PerObjective
 
 # What the caller of a bound function hands over, by seam: a config cannot set it.
 SUPPLIED = {
@@ -37,18 +41,26 @@ class Bound(NamedTuple):
 
     call: what the caller supplies by position -> the seam's value; for a loss or metric the function itself, bound
     arguments: every setting as the function gets it, defaults too   block: the same as plain data, complete
+    function: that is called   optional: arguments with a default
+    known: False where a setting is left out because what decides it is not here
     """
 
     call: Callable[..., Any]
     arguments: dict[str, Any]
     block: Block
+    function: Callable[..., Any]
+    optional: frozenset[str]
+    known: bool
 
 
 class Scope(NamedTuple):
-    """What holds for a whole block: the objectives' order, whether nested blocks are built, what went wrong so far."""
+    """What holds for a whole block: the objectives' order, how nested blocks are built, what went wrong so far.
 
-    objectives: tuple[str, ...]
-    build: bool
+    objectives: None where they are not known   trial: None = nested blocks are not built
+    """
+
+    objectives: tuple[str, ...] | None
+    trial: Trial | None
     problems: list[Problem]
 
 
@@ -59,7 +71,7 @@ def bind(seam: str, block: Block | Mapping[str, Any] | str, *, where: str, objec
     UserError lists everything that is wrong in the block. `call` turns the function's ValueError into a UserError that
     begins with `where`.
     """
-    scope = Scope(objectives, True, [])
+    scope = Scope(objectives, BUILD, [])
     given = plain(block) if isinstance(block, Block) else block
     bound = _bound(seam, given, tuple(where.split(".")), scope)
     if bound is None or scope.problems:
@@ -72,29 +84,60 @@ def complete(config: Config) -> Config:
 
     Nothing is built; read is what a NAME_settled looks at. UserError lists all that is wrong in any block, with its line.
     """
-    scope = Scope(tuple(config.objectives), False, [])
+    problems: list[Problem] = []
     data = plain(config)
-    for path, seam in _blocks(config):
-        *above, last = path
-        room = functools.reduce(lambda at, key: at[key], above, data)
-        bound = _bound(seam, room[last], path, scope)
+    blocks = bounds(data, problems)
+    if problems:
+        raise report(problems, config.places)
+    return validated(written_in(data, blocks), config.places)
+
+
+def bounds(data: Mapping[str, Any], problems: list[Problem], trial: Trial | None = None) -> dict[KeyPath, Bound]:
+    """The blocks of a config's plain data that could be bound, by path; what is wrong in any goes to `problems`.
+
+    data: may lack keys and hold wrong ones: those are passed over, their path being in `problems` already
+    """
+    objectives = data.get("objectives")
+    names = tuple(objectives) if isinstance(objectives, Mapping) and objectives else None
+    scope, found = Scope(names, trial, problems), {}
+    for path, seam, given in places_of_blocks(data):
+        if not isinstance(given, Mapping) or not isinstance(given.get("use"), str) or not given["use"]:
+            continue
+        bound = _bound(seam, given, path, scope)
         if bound is not None:
-            room[last] = plain(bound.block)
-    if scope.problems:
-        raise report(scope.problems, config.places)
-    return validated(data, config.places)
+            found[path] = bound
+    return found
 
 
-def _blocks(config: Config) -> list[tuple[KeyPath, str]]:
-    """Where blocks stand in a config, and the seam of each."""
-    places: list[tuple[KeyPath, str]] = [(("data",), "data")]
-    places += [(("labels", name), "label") for name in config.labels]
-    places += [(("tokenizer",), "tokenizer")] if config.tokenizer is not None else []
-    places += [(("lists", "split"), "split"), (("candidates",), "candidates"), (("model",), "model")]
-    places += [(("objectives", name), "objective") for name in config.objectives]
-    places += [(("weighting",), "weighting"), (("optimizer",), "optimizer")]
-    places += [(("evaluate", "candidates"), "candidates")] if config.evaluate.candidates is not None else []
-    return places
+def written_in(data: dict[str, Any], blocks: Mapping[KeyPath, Bound]) -> dict[str, Any]:
+    """The data with these blocks complete."""
+    for path, bound in blocks.items():
+        *above, last = path
+        functools.reduce(lambda at, key: at[key], above, data)[last] = plain(bound.block)
+    return data
+
+
+def places_of_blocks(data: Mapping[str, Any]) -> list[tuple[KeyPath, str, Any]]:
+    """Where blocks stand in a config's plain data, the seam of each, and what stands there."""
+
+    def below(key: str) -> Mapping[str, Any]:
+        return data[key] if isinstance(data.get(key), Mapping) else {}
+
+    return [
+        (("data",), "data", data.get("data")),
+        *((("labels", name), "label", block) for name, block in below("labels").items()),
+        (("tokenizer",), "tokenizer", data.get("tokenizer")),
+        (("lists", "split"), "split", below("lists").get("split")),
+        (("candidates",), "candidates", data.get("candidates")),
+        (("model",), "model", data.get("model")),
+        *((("objectives", name), "objective", block) for name, block in below("objectives").items()),
+        (("weighting",), "weighting", data.get("weighting")),
+        (("optimizer",), "optimizer", data.get("optimizer")),
+        (("evaluate", "candidates"), "candidates", below("evaluate").get("candidates")),
+    ]
+
+
+BUILD = Trial(make=lambda seam, function, arguments: function(**arguments))
 
 
 def _bound(seam: str, given: Any, path: KeyPath, scope: Scope) -> Bound | None:
@@ -112,19 +155,48 @@ def _bound(seam: str, given: Any, path: KeyPath, scope: Scope) -> Bound | None:
         scope.problems.append(Problem((*path, "use"), str(error)))
         return None
     settings = {key: value for key, value in given.items() if key != "use"}
-    before = len(scope.problems)
-    scope.problems.extend(_unknown(seam, use, settings, hints, path))
+    problems = scope.problems
+    problems.extend(_unknown(seam, use, settings, hints, path))
     fits = {name: _setting(use, name, *hint, settings, path, scope) for name, hint in hints.items()}
-    if len(scope.problems) > before:
+    right = {name: value for name, value in settings.items() if fits.get(name) is not None}
+    if not all(fits.values()) and not _mended(use, fits, hints, settings, path, scope):
         return None
-    for name, value in _settled(seam, use, settings, fits, path, scope).items():
+    known = True
+    for name, value in _settled(seam, use, right, fits, path, scope).items():
         fits[name] = None if value is None else _setting(use, name, *hints[name], {name: value}, path, scope)
-    if len(scope.problems) > before:
-        return None
+        known = known and fits[name] is not None
     kept = {name: one for name, one in fits.items() if one is not None}
     arguments = {name: one.value for name, one in kept.items()}
     block = Block.model_validate({"use": use} | {name: one.plain for name, one in kept.items()})
-    return Bound(_called(seam, function, arguments, path), arguments, block)
+    optional = frozenset(name for name, (_, default) in hints.items() if default is not MISSING)
+    return Bound(_called(seam, function, arguments, path), arguments, block, function, optional, known)
+
+
+def _mended(
+    use: str,
+    fits: dict[str, Fit | None],
+    hints: Mapping[str, tuple[Any, Any]],
+    settings: Mapping[str, Any],
+    path: KeyPath,
+    scope: Scope,
+) -> bool:
+    """Put what is right of a wrong setting, a stand-in or its default in its place; whether the function can be called."""
+    if scope.trial is None or scope.trial.stand_in is None:
+        return False
+    for name in [name for name, one in fits.items() if one is None]:
+        annotation, default = hints[name]
+        seam = seam_of(annotation)
+        if seam is not None and (name in settings or default is MISSING):
+            made = (scope.trial.right or {}).get((*path, name))
+            fits[name] = Fit(scope.trial.stand_in(seam) if made is None else made, None)
+        elif isinstance(settings.get(name), Mapping):
+            right = pruned(settings[name], (*path, name), scope.problems)
+            if annotation is PerObjective and scope.objectives:
+                right = {one: right.get(one, 1.0) for one in scope.objectives}
+            fits[name] = fit(annotation, right, (*path, name), [], scope.objectives, lambda *_: None)
+        if fits[name] is None and default is not MISSING:
+            fits[name] = _setting(use, name, annotation, default, {}, path, scope)
+    return all(fits.values())
 
 
 def _settled(
@@ -137,7 +209,7 @@ def _settled(
     try:
         return settle({name: one.plain for name, one in fits.items() if one is not None}, frozenset(settings))
     except (ValueError, UserError) as error:
-        scope.problems.append(Problem(path, str(error)))
+        scope.problems.extend(complaints(error, settings, path))
         return {}
 
 
@@ -232,14 +304,21 @@ def _default(
 
 def _nested(seam: str, value: Any, at: KeyPath, scope: Scope) -> Fit | None:
     """A block inside a block: the function itself for a loss or metric, what the factory makes for all others."""
+    before = len(scope.problems)
     bound = _bound(seam, value, at, scope)
     if bound is None:
         return None
     block = plain(bound.block)
-    if seam in THEMSELVES:
+    if scope.trial is None:
+        return Fit(bound.call if seam in THEMSELVES else None, block)
+    if scope.trial.stand_in is not None and not bound.known:
+        return Fit(scope.trial.stand_in(seam), block)
+    if scope.trial is BUILD and seam in THEMSELVES:
         return Fit(bound.call, block)
-    try:
-        return Fit(bound.call() if scope.build else None, block)
-    except UserError as error:
-        scope.problems.append(Problem(at, str(error).removeprefix(".".join(map(str, at)) + ": ")))
-        return None
+    make = functools.partial(scope.trial.make, seam, bound.function)
+    made = tried(make, bound.arguments, bound.optional, block, at, scope.problems)
+    if len(scope.problems) == before:
+        return Fit(made, block)
+    if scope.trial.right is not None and made is not None:
+        scope.trial.right[at] = made
+    return None

@@ -256,12 +256,12 @@ def test_all_problems_are_in_one_report(faults):
     lines = faults(text + "weighting: 3\n", "batch.item_row=big", "batsh.lists=3")
     assert lines == [
         "the config has 6 problems:",
+        "a.yaml:1: sed: this is not a key here; did you mean `seed`?",
         "a.yaml:2: epochs: found .nan; expected a number",
+        "a.yaml:8: batch.lists: found 0; expected 1 or more",
         "a.yaml:18: weighting: the key is given twice, on lines 16 and 18; keep one",
         "override `batsh.lists=3`: batsh is not a key of a config; did you mean `batch`?",
-        "a.yaml:8: batch.lists: found 0; expected 1 or more",
         'override `batch.item_row=big`: batch.item_row: found text "big"; expected a whole number',
-        "a.yaml:1: sed: this is not a key here; did you mean `seed`?",
     ]
 
 

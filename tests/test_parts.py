@@ -121,7 +121,7 @@ def test_context_that_no_scorer_would_read_is_refused_before_anything_is_built(t
 def test_a_bias_of_no_head_is_the_users_mistake():
     model = {**CONFIG["model"], "scorer": {"use": "dot", "bias": ["satisfied"]}}
     with pytest.raises(
-        UserError, match=r"model: bias names 'satisfied', which is no head; heads are click, satisfaction"
+        UserError, match=r"model\.scorer\.bias: .*'satisfied', which is no head; heads are click, satisfaction"
     ):
         parts_of(model=model)
 

@@ -302,7 +302,7 @@ def test_hyphens_in_a_name_are_underscores():
         ),
         (
             "model", {"use": "ranker", "item": {}, "scorer": "dot", "encoder": {"use": "bert", "layers": 0}},
-            "model.encoder: layers is 0; it must be at least 1",
+            "model.encoder.layers: layers is 0; it must be at least 1",
         ),
         (
             "model", {"use": "ranker", "item": {}, "scorer": "dot", "encoder": {"use": "bert", "train": {"last": "x"}}},
@@ -396,7 +396,7 @@ def test_what_settings_say_of_others_is_written_down_and_what_contradicts_is_ref
     bound = bind("weighting", {"use": "sizes_of_mine:sized", "width": 3}, where="weighting")
     assert bound.block.settings == {"width": 3, "inner": 6} and bound.call() == (3, 6, 1)
     assert bind("weighting", {"use": "sizes_of_mine:sized", "kept": 2}, where="weighting").call() == (4, 8, 5)
-    with pytest.raises(UserError, match=r"^weighting: width is below 0"):
+    with pytest.raises(UserError, match=r"^weighting\.width: width is below 0"):
         bind("weighting", {"use": "sizes_of_mine:sized", "width": -1}, where="weighting")
 
 
@@ -533,12 +533,12 @@ def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
     lines = str(caught.value).replace(str(tmp_path), "").split("\n  ")
     assert lines == [
         "the config has 5 problems:",
-        "/a.yaml:5: data.pth: table has no such setting; did you mean `path`?",
         "/a.yaml:3: data.path: the key is missing; table needs it: a path",
+        "/a.yaml:5: data.pth: table has no such setting; did you mean `path`?",
         "/a.yaml:15: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
         ' ("module:name" is one of your own)',
-        'override `optimizer.clip=off`: optimizer.clip: found text "off"; expected a number or null',
         f'/a.yaml:{line}: evaluate.candidates.size: found text "x"; expected a whole number or null',
+        'override `optimizer.clip=off`: optimizer.clip: found text "off"; expected a number or null',
     ]
 
 

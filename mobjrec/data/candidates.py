@@ -12,8 +12,7 @@ __all__ = ["as_logged", "catalogue", "in_batch", "uniform"]
 
 def as_logged(size: int | None = None) -> Candidates:
     """The items that were shown. Lists longer than `size` are sampled down to it, anew at each draw."""
-    if size is not None and size < 1:
-        raise UserError(f"candidates.size is {size}; it must be at least 1")
+    _check_size(size)
 
     def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
         return _padded(lists, logged(lists, rows, size or longest(lists), random))
@@ -28,6 +27,7 @@ def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
     """
     if negatives < 1:
         raise UserError(f"candidates.negatives is {negatives}; it must be at least 1")
+    _check_size(size)
 
     def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
         own = _padded(lists, logged(lists, rows, size or longest(lists), random))
@@ -53,8 +53,12 @@ def in_batch(negatives: int = 0, size: int | None = None) -> Candidates:
     """One set for all lists: the items of all of them, each once, and `negatives` more drawn uniformly.
 
     For a list, items of others that its user met in this or an earlier split are masked: they are false negatives.
-    log_q is the log of an item's share of training events, for the logQ correction.
+    log_q is the log of an item's share of training events; no loss reads it yet.
+    UserError for less than 0 negatives and a size below 1.
     """
+    if negatives < 0:
+        raise UserError(f"candidates.negatives is {negatives}; it must be 0 or more")
+    _check_size(size)
 
     def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
         catalogue = len(dataset.items.id)
@@ -99,6 +103,11 @@ def within(draw: Candidates, where: str) -> Candidates:
         return found
 
     return drawn
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size < 1:
+        raise UserError(f"candidates.size is {size}; it must be at least 1, or null for all")
 
 
 def longest(lists: Lists) -> int:

@@ -54,10 +54,10 @@ def index(of: dict[str, float], known: Known = "logged", unit: str = "") -> Deri
     or if the corpus has not all of them.
     """
     if not of:
-        raise ValueError("index names no signals under `of`; expected a mapping such as {like: 1, comment: 2}")
+        raise ValueError("of names no signals; expected a mapping such as {like: 1, comment: 2}")
     wrong = {name: weight for name, weight in of.items() if not np.isfinite(weight)}
     if wrong:
-        raise ValueError(f"weights of index are {wrong}; expected finite numbers")
+        raise ValueError(f"of has the weights {wrong}; expected finite numbers")
 
     def derive(corpus: Corpus, labels: dict[str, Labels]) -> Labels:
         total = np.zeros(len(corpus.events.user), np.float64)

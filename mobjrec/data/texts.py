@@ -26,21 +26,32 @@ def columns_of(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name))
 
 
+def check_template(template: str) -> None:
+    """ValueError for a template that cannot be read."""
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"{template!r} is not a template ({error}); write columns as {{title}}") from None
+    for _, name, form, conversion in pieces:
+        if name is not None and not name:
+            raise ValueError(f"{template!r} has braces without a column; write columns as {{title}}")
+        if form or conversion:
+            raise ValueError(f"{{{name}}} in {template!r} carries a format; name the column alone")
+
+
 def render(template: str, table: Table, where: str) -> np.ndarray:
     """The texts [N] of a table: text columns as they stand, categories joined by ", ", numbers shortest; missing is "".
 
     where: the config key, for errors. UserError for an unknown column or a template that cannot be read.
     """
     try:
-        pieces = list(Formatter().parse(template))
+        check_template(template)
     except ValueError as error:
-        raise UserError(f"{where}: {template!r} is not a template ({error}); write columns as {{title}}") from None
+        raise UserError(f"{where}: {error}") from None
     texts = np.full(len(table.id), "", STRINGS)
-    for literal, name, form, conversion in pieces:
+    for literal, name, _, _ in Formatter().parse(template):
         texts = np.strings.add(texts, np.array(literal, STRINGS))
         if name is not None:
-            if form or conversion:
-                raise UserError(f"{where}: {{{name}}} in {template!r} carries a format; name the column alone")
             texts = np.strings.add(texts, _column(name, table, where))
     return texts
 

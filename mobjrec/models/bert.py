@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mobjrec.models import pretrained
+from mobjrec.models.dropout import check_rate
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.functional import opened, stack
 from mobjrec.models.pooling import pool_cls, pool_mean
@@ -49,8 +50,7 @@ def bert(
     ):  # fmt: skip
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; it may be {' or '.join(allowed)}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+    check_rate("dropout", dropout)
     loaded = pretrained.read_sizes(weights) if weights else None
     sizes = loaded or pretrained.Sizes(
         layers, width, heads, 4 * width if feed_forward is None else feed_forward, positions=1, vocabulary=1, types=1,
@@ -61,7 +61,9 @@ def bert(
         if getattr(sizes, name) < 1:
             raise ValueError(f"{name} is {getattr(sizes, name)}; it must be at least 1")
     if sizes.width % sizes.heads:
-        raise ValueError(f"the encoder's width {sizes.width} is not divisible by its {sizes.heads} heads")
+        raise ValueError(
+            f"width is {sizes.width}; it must be divisible by the encoder's heads, of which it has {sizes.heads}"
+        )
     trained = _trained(train, sizes.layers)
 
     def make(vocabulary: int, positions: int, rngs: nnx.Rngs) -> Bert:

@@ -33,7 +33,7 @@ def cosine(temperature: float = 0.1, bias: bool | tuple[str, ...] = False) -> Sc
     a_k, bias, what is refused: as for `dot`; the offsets are read out of u and v at length 1, so that lengths have no
     influence at all. ValueError also if the temperature is not above 0.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0")
 
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Product:

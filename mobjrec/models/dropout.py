@@ -6,6 +6,12 @@ import jax.numpy as jnp
 from mobjrec.types import Array
 
 
+def check_rate(name: str, rate: float) -> None:
+    """ValueError unless the rate is in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} is {rate}; it must be at least 0 and below 1")
+
+
 def dropout(x: Array, rate: float, keys: Array | None, place: int | Array = 0) -> Array:
     """x with entries zeroed at `rate` and the rest scaled by 1 / (1 - rate). Srivastava et al. 2014.
 

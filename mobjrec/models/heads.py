@@ -20,7 +20,7 @@ def biased(bias: bool | tuple[str, ...], heads: dict[str, int]) -> frozenset[str
         if name not in heads:
             near = difflib.get_close_matches(name, heads, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"bias names {name!r}, which is no head; heads are {', '.join(heads)}{hint}")
+            raise ValueError(f"scorer.bias names {name!r}, which is no head; heads are {', '.join(heads)}{hint}")
     return frozenset(names)
 
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mobjrec.models.dot import Product
+from mobjrec.models.dropout import check_rate
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.heads import biased, linear_heads, read
-from mobjrec.models.tower import Join
+from mobjrec.models.tower import Join, check_layers
 from mobjrec.types import Array, Scorer, Spec
 
 
@@ -25,10 +26,13 @@ def mlp(
     item, a shared item set included. `product` adds `dot`'s scaled inner product to every score (Rendle et al. 2020: an MLP
     alone takes very long to learn one; here it came 39 % of the way to the best click AUC where dot came 93 %, in the same
     450 steps). `bias` gives heads (true: all) a constant of their own, see `biased`; without it a head's offset comes
-    from the hidden layers. ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list.
+    from the hidden layers. ValueError if `layers` is empty: a linear map of u alone is the same for all items of a list;
+    and for a layer of 0 and a dropout outside [0, 1).
     """
     if not layers:
-        raise ValueError("mlp needs at least one hidden layer, found layers = (); use dot for a scorer without any")
+        raise ValueError("layers is []; mlp needs at least one hidden layer, use dot for a scorer without any")
+    check_layers(layers)
+    check_rate("dropout", dropout)
 
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Mlp:
         return Mlp(width, heads, spec, layers, dropout, product, biased(bias, heads), rngs=rngs)

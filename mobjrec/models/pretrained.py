@@ -97,8 +97,8 @@ def bert_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str
     stated["normalise"] |= chosen.get("normalise", False)
     wrong = [name for name, value in chosen.items() if value != stated[name]]
     if wrong:
-        differ = " and ".join(f"{name} is {chosen[name]}, but {weights} has {stated[name]}" for name in wrong)
-        raise ValueError(f"{differ}; with weights the folder decides: drop {', '.join(wrong)}, or drop weights")
+        texts = [f"{name} is {chosen[name]}, but {weights} has {stated[name]}" for name in wrong]
+        raise ValueError("\n".join(f"{text}; with weights the folder decides: drop this or weights" for text in texts))
     return stated
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+from mobjrec.models.dropout import check_rate
 from mobjrec.models.functional import Make, bind, blank, init
-from mobjrec.models.tower import ItemTower, UserTower
+from mobjrec.models.tower import ItemTower, UserTower, check_layers
 from mobjrec.types import Array, Encoder, Input, Model, Scorer, SideSpec, Spec, Texts, Tree
 
 
@@ -36,21 +37,27 @@ def ranker(
     ValueError for a template without an encoder and an encoder without a template, a column that the dataset has not, a
     side of which nothing is read, a history that is not given, and settings that the scorer refuses.
     """
-    _check_side("user", user, spec.users)
-    _check_side("item", item, spec.items)
-    _check_history(spec, user, item)
-    for name, rate in (("dropout", dropout), ("id_dropout", id_dropout)):
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate}; it must be at least 0 and below 1")
-    encoders = _encoders(spec, user, item, encoder, user_encoder, item_encoder)
-    blanks = {name: blank(make) for name, make in encoders.items()}
-    frozen = {name: frozenset(getattr(module, "frozen", ())) for name, module in blanks.items()}
-    of_users, of_items = ("both", "both") if "both" in encoders else ("user", "item")
+    _check_sizes(width, layers, dropout, id_dropout)
+    faults = [*_side_faults("user", user, spec.users), *_side_faults("item", item, spec.items)]
+    faults += _history_faults(spec, user, item)
 
     def make_scorer(rngs: nnx.Rngs) -> nnx.Module:
         return scorer(width, heads, spec, rngs)
 
-    sequence = getattr(blank(make_scorer), "sequence", False)
+    # All that is wrong at once: a reader of the message mends it in one go.
+    try:
+        sequence = getattr(blank(make_scorer), "sequence", False)
+    except ValueError as error:
+        faults.append(str(error))
+    try:
+        encoders = _encoders(spec, user, item, encoder, user_encoder, item_encoder)
+    except ValueError as error:
+        faults.append(str(error))
+    if faults:
+        raise ValueError("\n".join(faults))
+    blanks = {name: blank(make) for name, make in encoders.items()}
+    frozen = {name: frozenset(getattr(module, "frozen", ())) for name, module in blanks.items()}
+    of_users, of_items = ("both", "both") if "both" in encoders else ("user", "item")
 
     def make_user(rngs: nnx.Rngs) -> UserTower:
         text = blanks[of_users].width if user.text else 0
@@ -97,7 +104,7 @@ def _encoders(
 ) -> dict[str, Make]:
     """The text encoders by their place in params["encoder"]."""
     if both is not None and (of_users is not None or of_items is not None):
-        raise ValueError("give encoder for both sides or user_encoder and item_encoder for each, not both kinds")
+        raise ValueError("encoder, of both sides, and one of a side alone are given; drop one kind")
     if both is not None:
         if not (user.text or item.text):
             raise ValueError(
@@ -171,14 +178,21 @@ def _all_frozen(make: Make, frozen: frozenset[str]) -> bool:
     return frozen.issuperset(jax.eval_shape(init(make), jax.random.key(0)))
 
 
-def _check_side(name: str, given: Input, side: SideSpec) -> None:
+def _check_sizes(width: int, layers: tuple[int, ...], dropout: float, id_dropout: float) -> None:
+    check_rate("dropout", dropout)
+    check_rate("id_dropout", id_dropout)
+    check_layers(layers)
+    if width < 1:
+        raise ValueError(f"width is {width}; it must be at least 1")
+
+
+def _side_faults(name: str, given: Input, side: SideSpec) -> list[str]:
     if not (given.text or given.ids or given.numbers or given.history):
-        raise ValueError(f"the model reads nothing of the {name}: give {name}.text, {name}.ids or {name}.numbers")
+        return [f"{name} has nothing to read: give {name}.text, {name}.ids or {name}.numbers"]
+    faults = []
     if bool(given.text) != side.text:
         stands = "is a template" if given.text else "is empty"
-        raise ValueError(
-            f"{name}.text {stands}, but the dataset was read {'with' if side.text else 'without'} text there"
-        )
+        faults += [f"{name}.text {stands}, but the dataset was read {'with' if side.text else 'without'} text there"]
     for kind, names, known in (
         ("ids", given.ids, tuple(column.name for column in side.ids)),
         ("numbers", given.numbers, side.numbers),
@@ -187,14 +201,15 @@ def _check_side(name: str, given: Input, side: SideSpec) -> None:
             if column not in known:
                 near = difflib.get_close_matches(column, known, n=1, cutoff=0.0)
                 meant = f"; the nearest is {near[0]!r}" if near else "; there are none"
-                raise ValueError(f"{name}.{kind} names {column!r}, which the dataset has not{meant}")
+                faults.append(f"{name}.{kind} names {column!r}, which the dataset has not{meant}")
+    return faults
 
 
-def _check_history(spec: Spec, user: Input, item: Input) -> None:
-    if item.history:
-        raise ValueError("item.history is set, but only users have a history")
+def _history_faults(spec: Spec, user: Input, item: Input) -> list[str]:
+    faults = ["item.history is set, but only users have a history"] if item.history else []
     if user.history and spec.history < 1:
-        raise ValueError("user.history is set, but the dataset gives no history as items: set lists.history")
+        faults.append("user.history is set, but the dataset gives no history as items: set lists.history")
+    return faults
 
 
 def _marked(params: Tree, test: Callable[[tuple[str, ...]], bool]) -> Tree:

@@ -13,6 +13,12 @@ from mobjrec.types import Array, Column, Input, SideSpec
 ID_SPREAD = 0.1
 
 
+def check_layers(layers: tuple[int, ...]) -> None:
+    """ValueError unless every hidden layer has a unit."""
+    if any(size < 1 for size in layers):
+        raise ValueError(f"layers is {list(layers)}; each size must be at least 1")
+
+
 class Table(nnx.Module):
     """Embeddings of a categorical column, [size, width]; row 0 (unseen or empty) is zero and stays it.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from mobjrec.models.dropout import check_rate
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.functional import opened, stack
 from mobjrec.models.heads import biased, linear_heads, read
@@ -17,16 +18,20 @@ def transformer(layers: int = 2, heads: int = 4, dropout: float = 0.1, bias: boo
     Post-norm layers (Devlin et al. 2019) of width D and 4 D; so each item's score is a function of user and item alone,
     and its cost grows with L (1 + H), not L^2. A user's tokens do not read items. Order in the history is not seen.
     A history vector that is all zeros counts as absent (`user` writes them so), the user's own never does.
-    `bias`: a constant for heads, as for `mlp`. ValueError if the width is not divisible by `heads` or there is no layer.
+    `bias`: a constant for heads, as for `mlp`. ValueError if `heads` does not divide the width, for no layer or
+    head, and for a dropout outside [0, 1).
     """
     if layers < 1:
-        raise ValueError(f"transformer has layers = {layers}; it needs at least 1")
+        raise ValueError(f"layers is {layers}; a transformer needs at least 1")
+    if heads < 1:
+        raise ValueError(f"heads is {heads}; it must be at least 1")
+    check_rate("dropout", dropout)
 
     attention_heads = heads
 
     def make(width: int, heads: dict[str, int], spec: Spec, rngs: nnx.Rngs) -> Transformer:
         if width % attention_heads:
-            raise ValueError(f"the model's width {width} is not divisible by the transformer's {attention_heads} heads")
+            raise ValueError(f"scorer.heads is {attention_heads}; it must divide the model's width, which is {width}")
         return Transformer(width, heads, spec, layers, attention_heads, dropout, biased(bias, heads), rngs=rngs)
 
     return make

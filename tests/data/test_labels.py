@@ -88,7 +88,7 @@ def test_settings_that_cannot_be_are_refused_before_any_corpus():
         at_least("rating", NAN)
     with pytest.raises(ValueError, match="no signals"):
         index({})
-    with pytest.raises(ValueError, match=r"weights of index are \{'b': inf\}"):
+    with pytest.raises(ValueError, match=r"of has the weights \{'b': inf\}"):
         index({"a": 1.0, "b": np.inf})
 
 

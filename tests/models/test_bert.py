@@ -208,7 +208,7 @@ def test_more_layers_make_no_longer_program():
 @pytest.mark.parametrize(
     "settings, said",
     [
-        ({"width": 10, "heads": 4}, "width 10 is not divisible by its 4 heads"),
+        ({"width": 10, "heads": 4}, "width is 10; it must be divisible by the encoder's heads, of which it has 4"),
         ({"layers": 2, "train": Last(3)}, r"train is {last: 3}, but the encoder has 2 layers"),
         ({"train": Last(0)}, r"train is {last: 0}"),
         ({"train": "most"}, r"train is 'most'; it may be all, none or {last: N}"),

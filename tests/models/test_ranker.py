@@ -285,14 +285,14 @@ MISTAKES = [
     ({"user": USER, "item": TEXT}, {"item_text": True}, r"item\.text is '\{title\}' but nothing reads it"),
     ({"user": USER, "item": ITEM, "encoder": bag()}, {}, "neither user.text nor item.text"),
     ({"user": USER, "item": ITEM, "item_encoder": bag()}, {}, r"item_encoder is given but item\.text is empty"),
-    ({"user": USER, "item": TEXT, "encoder": bag(), "item_encoder": bag()}, {"item_text": True}, "not both kinds"),
+    ({"user": USER, "item": TEXT, "encoder": bag(), "item_encoder": bag()}, {"item_text": True}, "drop one kind"),
     ({"user": USER, "item": TEXT, "encoder": bag()}, {}, "was read without text"),
     ({"user": USER, "item": Input(ids=("gender",))}, {}, r"item\.ids names 'gender'.*nearest is 'genre'"),
     ({"user": Input(numbers=("ages",)), "item": ITEM}, {}, r"user\.numbers names 'ages'.*nearest is 'age'"),
-    ({"user": Input(), "item": ITEM}, {}, "reads nothing of the user"),
+    ({"user": Input(), "item": ITEM}, {}, "user has nothing to read"),
     ({"user": Input(history=True), "item": ITEM}, {}, "gives no history as items"),
     ({"user": USER, "item": Input(ids=("item",), history=True)}, {}, r"item\.history is set"),
-    ({"user": USER, "item": ITEM, "scorer": transformer(heads=3)}, {}, "not divisible"),
+    ({"user": USER, "item": ITEM, "scorer": transformer(heads=3)}, {}, r"scorer\.heads is 3; it must divide"),
     ({"user": USER, "item": ITEM, "id_dropout": 1.0}, {}, r"id_dropout is 1\.0"),
 ]
 

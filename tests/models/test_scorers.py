@@ -307,9 +307,9 @@ def test_the_user_itself_is_read_even_where_nothing_is_known_of_it():
 
 
 def test_a_width_that_the_attention_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="width 8 is not divisible by the transformer's 3 heads"):
+    with pytest.raises(ValueError, match="heads is 3; it must divide the model's width, which is 8"):
         built(transformer(heads=3), {"click": 1})
-    with pytest.raises(ValueError, match="layers = 0"):
+    with pytest.raises(ValueError, match="layers is 0"):
         transformer(layers=0)
 
 
