@@ -1,29 +1,22 @@
 """Evaluation against plain numpy on a small run, block by block and whole."""
 
-from pathlib import Path
 from types import SimpleNamespace as namespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-import mobjrec
-from mobjrec import evaluate, report, train
-from mobjrec.config import load
+from mobjrec import evaluate, report
 from mobjrec.data.candidates import catalogue
 from mobjrec.errors import NumericError
 from mobjrec.types import Drawn
 
-TINY = Path(__file__).parent / "tiny.yaml"
 NAMES = ("ndcg@5", "precision@5", "auc")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    train.run(load(TINY, ["steps=2", "save.every={steps: 2}", "evaluate.every={steps: 2}"]), folder, cache, quiet=True)
-    return mobjrec.load(folder, cache)
+def trained(tiny_trained):
+    return tiny_trained
 
 
 def measured(trained, **settings):

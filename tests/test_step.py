@@ -1,5 +1,7 @@
 """The four-stage step: against jax.grad of the weighted sum, in chunks, on eight devices, with a loss not finite."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +55,7 @@ class Bag(nnx.Module):
         return jnp.tanh(self.upper(mean)) * texts.used[..., None]
 
 
+@cache
 def make_model(dropout):
     return ranker(
         SPEC,
@@ -66,8 +69,8 @@ def make_model(dropout):
     )
 
 
+DROPPING = 0.2
 MODEL = make_model(0.0)
-DROPPING = make_model(0.2)
 
 
 def make_batch(seed=0, shared=False):
@@ -107,15 +110,28 @@ def make_batch(seed=0, shared=False):
 BATCH = make_batch()
 
 
-def run(batch=BATCH, model=MODEL, weighting=None, devices=1, how="shard_map", shared=False, change=None, **setting):
+FIXED, MGDA = weightings.static((1.0, 2.0, 3.0)), weightings.mgda()
+
+
+@cache
+def started(dropout, weighting):
+    """The first state, as numpy."""
+    found = jax.jit(lambda: state.first(make_model(dropout), OBJECTIVES, weighting, SHOWN, SPEC, seed=3))()
+    return jax.tree.map(np.array, found)
+
+
+@cache
+def compiled(dropout, weighting, devices, how, shared, **setting):
+    own = make_step(make_model(dropout), OBJECTIVES, weighting, SHOWN, Setting(7, 10, shared=shared, **setting))
+    return mesh.mapped(own, mesh.make(devices), shared, how)
+
+
+def run(batch=BATCH, dropout=0.0, weighting=FIXED, devices=1, how="shard_map", shared=False, change=None, **setting):
     """(state before, state after one step whose trace is the gradient, logs), as numpy."""
-    weighting = weighting or weightings.static((1.0, 2.0, 3.0))
-    first = state.first(model, OBJECTIVES, weighting, SHOWN, SPEC, seed=3)
-    first = change(first) if change else first
-    before = jax.tree.map(np.array, first)
-    own = make_step(model, OBJECTIVES, weighting, SHOWN, Setting(7, 10, shared=shared, unit=False, **setting))
-    on = mesh.make(devices)
-    after, logs = mesh.mapped(own, on, shared, how)(mesh.place(first, on), batch)
+    before = started(dropout, weighting)
+    before = change(before) if change else before
+    step = compiled(dropout, weighting, devices, how, shared, **{"unit": False, **setting})
+    after, logs = step(mesh.place(before, mesh.make(devices)), batch)
     return before, jax.tree.map(np.array, after), jax.tree.map(np.array, logs)
 
 
@@ -154,7 +170,7 @@ def losses_of(params, embeddings, memory):
 @pytest.fixture(scope="module")
 def one():
     """One device, texts at once, the Gram matrix at the embeddings, no dropout; weights are MGDA's."""
-    return run(weighting=weightings.mgda())
+    return run(weighting=MGDA)
 
 
 def test_gradients_are_those_of_the_weighted_sum(one):
@@ -183,7 +199,7 @@ def test_gram_at_embeddings_is_j_j(one):
 
 
 def test_gram_at_parameters_is_j_j_over_the_shared_ones_and_gradients_stay():
-    before, after, logs = run(weighting=weightings.mgda(), gram_at="parameters", chunk_rows=4)
+    before, after, logs = run(weighting=MGDA, gram_at="parameters", chunk_rows=4)
     jacobian = jax.jit(jax.jacrev(lambda p: mean_losses(p, before.memory)))(before.params)
     shared = MODEL.shared(before.params)
     assert not all(jax.tree.leaves(shared))
@@ -195,7 +211,7 @@ def test_gram_at_parameters_is_j_j_over_the_shared_ones_and_gradients_stay():
 
 
 def test_eight_devices_chunks_and_pmap_are_one_device_with_dropout_on():
-    settings = {"model": DROPPING, "weighting": weightings.mgda()}
+    settings = {"dropout": DROPPING, "weighting": MGDA}
     _, alone, logs = run(**settings)
     _, some, some_logs = run(**settings, devices=8, chunk_rows=1)
     _, folded, folded_logs = run(**settings, devices=8, chunk_rows=1, how="pmap")
@@ -209,25 +225,25 @@ def test_eight_devices_chunks_and_pmap_are_one_device_with_dropout_on():
 
 @pytest.mark.parametrize("devices, chunk_rows", [(1, 4), (8, None)])
 def test_a_layout_changes_no_gradient_under_fixed_weights(devices, chunk_rows):
-    _, wanted, logs = run(model=DROPPING)
-    _, found, found_logs = run(model=DROPPING, devices=devices, chunk_rows=chunk_rows)
+    _, wanted, logs = run(dropout=DROPPING)
+    _, found, found_logs = run(dropout=DROPPING, devices=devices, chunk_rows=chunk_rows)
     np.testing.assert_allclose(found_logs["losses"], logs["losses"], rtol=1e-6)
     assert_gradients_close(gradient(found), gradient(wanted))
 
 
 def test_dropout_is_on_and_drawn_anew_each_step():
     def later(first):
-        return first._replace(step=jnp.int32(1))
+        return first._replace(step=np.int32(1))
 
-    losses = [run(model=model, change=change)[2]["losses"] for model in (MODEL, DROPPING) for change in (None, later)]
+    losses = [run(dropout=rate, change=change)[2]["losses"] for rate in (0.0, DROPPING) for change in (None, later)]
     np.testing.assert_array_equal(losses[0], losses[1])
     assert not np.allclose(losses[2], losses[0], rtol=1e-4) and not np.allclose(losses[2], losses[3], rtol=1e-4)
 
 
 def test_a_shared_candidate_set_is_one_on_all_devices():
     batch = make_batch(shared=True)
-    _, wanted, logs = run(batch, model=DROPPING, shared=True)
-    _, found, found_logs = run(batch, model=DROPPING, shared=True, devices=8)
+    _, wanted, logs = run(batch, dropout=DROPPING, shared=True)
+    _, found, found_logs = run(batch, dropout=DROPPING, shared=True, devices=8)
     np.testing.assert_allclose(found_logs["losses"], logs["losses"], rtol=1e-6)
     assert_gradients_close(gradient(found), gradient(wanted))
 
@@ -235,7 +251,7 @@ def test_a_shared_candidate_set_is_one_on_all_devices():
 def test_a_loss_that_is_not_finite_leaves_all_but_the_step_number():
     weights = BATCH.weights.copy()
     weights[BATCH.where.any(1).argmax()] = np.inf
-    before, after, logs = run(BATCH._replace(weights=weights), weighting=weightings.mgda())
+    before, after, logs = run(BATCH._replace(weights=weights), weighting=MGDA)
     assert not logs["finite"] and after.step == before.step + 1
     for new, old in zip(jax.tree.leaves(after._replace(step=before.step)), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(new, old)
@@ -244,7 +260,7 @@ def test_a_loss_that_is_not_finite_leaves_all_but_the_step_number():
 def test_an_objective_that_speaks_of_no_list_gets_0_and_the_rest_is_as_without_it(one):
     nothing = np.zeros_like(BATCH.observed["dwell"])
     batch = BATCH._replace(observed={**BATCH.observed, "dwell": nothing})
-    _, after, logs = run(batch, weighting=weightings.mgda())
+    _, after, logs = run(batch, weighting=MGDA)
     assert logs["present"].tolist() == [True, True, False] and logs["weights"][2] == 0 and logs["losses"][2] == 0
     np.testing.assert_array_equal(logs["gram"][2], np.zeros(3))
     np.testing.assert_allclose(logs["losses"][:2], one[2]["losses"][:2], rtol=1e-6)
@@ -263,8 +279,5 @@ def paths(tree):
 def test_unit_weights_sum_to_1_in_absolute_value():
     _, _, logs = run(weighting=weightings.static((1.0, 2.0, 1.0)))
     np.testing.assert_allclose(logs["weights"], [1.0, 2.0, 1.0])
-    first = state.first(MODEL, OBJECTIVES, weightings.equal(), SHOWN, SPEC, seed=3)
-    on = mesh.make(1)
-    step = make_step(MODEL, OBJECTIVES, weightings.equal(), SHOWN, Setting(7, 10))
-    _, logs = mesh.mapped(step, on, False)(mesh.place(first, on), BATCH)
+    _, _, logs = run(weighting=weightings.equal(), unit=True)
     np.testing.assert_allclose(logs["weights"], np.full(3, 1 / 3), rtol=1e-6)
