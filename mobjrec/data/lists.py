@@ -102,16 +102,15 @@ def _split(events: Events, order: np.ndarray, split: Split) -> np.ndarray:
     given = None if events.split is None else events.split[order]
     unit = np.where(impression >= 0, impression, impression.max(initial=-1) + 1 + np.arange(len(user)))
     _, first, inverse = np.unique(unit, return_index=True, return_inverse=True)
-    by_place = np.argsort(first, kind="stable")
-    heads = first[by_place]
-
-    def latest(values: np.ndarray) -> np.ndarray:
-        last = values[first]
-        np.maximum.at(last, inverse, values)
-        return last[by_place]
-
+    last = time[first]
+    np.maximum.at(last, inverse, time)
+    if given is not None:
+        published = given[first]
+        np.maximum.at(published, inverse, given)
+    # By the place of the first event where two last ones share a second.
+    units = np.lexsort((first, last, user[first]))
     found = np.zeros(len(first), np.int8)
-    found[by_place] = split(user[heads], latest(time), None if given is None else latest(given))
+    found[units] = split(user[first][units], last[units], None if given is None else published[units])
     return found[inverse]
 
 

@@ -1,7 +1,7 @@
 """Which split every unit (an impression list, or a single event) belongs to: 0 train, 1 valid, 2 test.
 
 A factory returns a function (user [N], time [N], published [N] or None) -> [N] int8, time and published split being those
-of a unit's last event. Units come sorted by user, time of their first event, and item, so ties in time are broken by item id.
+of a unit's last event. Units come sorted by (user, time, item), so ties in time are broken by item id.
 """
 
 from collections.abc import Callable

@@ -73,6 +73,14 @@ def test_a_list_that_is_clicked_after_the_cut_is_of_the_later_split():
     assert [dataset.history[slice(*span)].tolist() for span in dataset.test.history] == [[], [], [3]]
 
 
+@pytest.mark.parametrize("split", [splits.last_out(valid=0, test=1), splits.last_share(valid=0.0, test=0.3)])
+def test_what_a_user_clicked_last_is_held_out_not_what_was_shown_last(split):
+    rows = [("u1", f"i{n}", 100 * n, "view", f"l{n}") for n in range(3)]
+    dataset = built(read(*rows, ("u1", "i1", 900, "like", "l1")), split)
+    assert told(dataset, "test") == {"i1": (900, [], 1.0)}
+    assert told(dataset, "train") == {"i0": (0, [], 0.0), "i2": (200, [], 0.0)}
+
+
 def test_the_published_split_is_that_of_the_last_act():
     rows = [dict(row, split=split) for row, split in zip(acts(*CRITIC), (0, 0, 2, 1), strict=True)]
     assert table(events=rows, kinds=KINDS).events.split.tolist() == [2, 0, 1]
