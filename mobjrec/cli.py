@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobjrec import notes
+from mobjrec import __version__, notes
 from mobjrec.errors import MISTAKES, NumericError, UserError
 
 app = typer.Typer(
@@ -31,6 +31,21 @@ CorpusOrConfig = Annotated[
 ]
 Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
 RunFolder = Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mobjrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -56,7 +71,7 @@ def train(
         raise UserError(f"{path}: this name cannot be a run folder's, which would lead out of runs/; give --run FOLDER")
     folder = run or Path("runs") / path.stem
     result = train_run(found, folder, _cache())
-    _print(finished(folder, result))
+    _print(finished(folder, result, found))
 
 
 @app.command()
@@ -208,7 +223,7 @@ def main() -> None:
 
 def _config(name: str, changes: list[str] | None) -> tuple[Path, Any]:
     from mobjrec import shipped
-    from mobjrec.config import load
+    from mobjrec.defaults import load
 
     path = shipped.config(name)
     return path, load(path, changes or ())
@@ -226,6 +241,8 @@ def _preference(text: str | None) -> dict[str, float] | None:
     found = {}
     for pair in text.split(","):
         name, _, value = pair.partition("=")
+        if name.strip() in found:
+            raise UserError(f"--prefer {text}: {name.strip()} is given twice; keep one")
         try:
             found[name.strip()] = float(value)
         except ValueError:

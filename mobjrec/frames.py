@@ -1,5 +1,6 @@
 """`mobjrec.fit`: train from Python, on a config or on a table in memory; the same code as the command line."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +8,19 @@ from typing import Any
 
 from mobjrec import notes
 from mobjrec.cache import cache_folder
-from mobjrec.config import Config, load, parse
-from mobjrec.errors import UserError
+from mobjrec.config import Config, plain
+from mobjrec.defaults import load, parse, settled
+from mobjrec.errors import MISTAKES, UserError
+from mobjrec.overrides import override
+from mobjrec.paths import located
+from mobjrec.problems import report
 from mobjrec.rank import Trained
 from mobjrec.rank import load as load_run
+from mobjrec.record import LOCK
 from mobjrec.train import run as train_run
+
+# Settings of a table that name a file.
+SOURCES = ("events", "items", "users")
 
 
 @notes.shown()
@@ -29,43 +38,72 @@ def fit(
 
     config: a file, a mapping like one, or a Config; its `data` block may stand without files where frames are given
     events, items, users: pandas DataFrames or pyarrow Tables, written beside the run as Parquet, which the run then reads
-    run: the run folder; a new one under runs/ by default   changes: "a.b.c=value"
+    in place of the files that the config names; files that no frame replaces are read where they lie
+    run: the run folder; a new one under runs/ by default, which is taken away again where nothing could be trained
+    changes: "a.b.c=value", over whatever `config` is
     UserError as on the command line.
     """
-    folder = Path(run) if run is not None else _new_folder()
     if isinstance(config, str | Path):
         config = load(Path(config), changes)
-    elif not isinstance(config, Config):
-        config = parse(config)
+    elif changes or not isinstance(config, Config):
+        config = parse(_changed(config, changes))
+    else:
+        config = settled(config)
     frames = {"events": events, "items": items, "users": users}
-    if any(frame is not None for frame in frames.values()):
-        config = with_frames(config, frames, folder)
-    train_run(config, folder, cache_folder(), quiet=quiet)
+    tables = {name: _arrow(name, frame) for name, frame in frames.items() if frame is not None}
+    if tables and config.data.use != "table":
+        raise UserError(f"data.use is {config.data.use}; frames are read by `table`, so give data: {{use: table, ...}}")
+    folder = Path(run) if run is not None else _new_folder()
+    try:
+        config = with_frames(config, tables, folder) if tables else config
+        train_run(config, folder, cache_folder(), quiet=quiet)
+    except MISTAKES:
+        if run is None:
+            _taken_away(folder)
+        raise
     return load_run(folder)
 
 
-def with_frames(config: Config, frames: dict[str, Any], folder: Path) -> Config:
-    """The config reading these frames from Parquet files beside the run folder."""
-    import pyarrow as pa
+def with_frames(config: Config, tables: Mapping[str, Any], folder: Path) -> Config:
+    """The settled config reading these Arrow tables from Parquet files beside the run folder, and all else as before."""
     import pyarrow.parquet as pq
 
-    from mobjrec.config import plain
-
-    beside = folder.with_name(folder.name + "-data")
+    beside = beside_of(folder)
     beside.mkdir(parents=True, exist_ok=True)
-    data = {**plain(config.data), "use": "table", "path": str(beside)}
-    for name, frame in frames.items():
-        if frame is None:
-            continue
-        table = frame if isinstance(frame, pa.Table) else _arrow(name, frame)
+    data = plain(config.data)
+    here = Path(data["path"])
+    # What no table replaces stays where it lies.
+    data |= {name: str(here / data[name]) for name in SOURCES if isinstance(data[name], str) and data[name]}
+    for name, table in tables.items():
         pq.write_table(table, beside / f"{name}.parquet")
         data[name] = f"{name}.parquet"
-    return parse({**plain(config), "data": data})
+    return parse({**plain(config), "data": {**data, "path": str(beside.resolve())}})
+
+
+def beside_of(folder: Path) -> Path:
+    """Where frames are written that the run in `folder` reads."""
+    return folder.with_name(folder.name + "-data")
+
+
+def _changed(config: Config | Mapping[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
+    """A config's plain data with the changes in it."""
+    places = dict(config.places) if isinstance(config, Config) else {}
+    data = plain(config)
+    if not isinstance(data, dict):
+        return data
+    data, problems = located(data, places), []
+    override(data, changes, roots=tuple(Config.model_fields), places=places, problems=problems)
+    if problems:
+        raise report(problems, places)
+    return data
 
 
 def _arrow(name: str, frame: Any) -> Any:
+    """A frame as an Arrow table."""
     import pyarrow as pa
 
+    if isinstance(frame, pa.Table):
+        return frame
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (AttributeError, TypeError, pa.ArrowInvalid) as error:
@@ -77,3 +115,10 @@ def _arrow(name: str, frame: Any) -> Any:
 def _new_folder() -> Path:
     Path("runs").mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="fit-", dir="runs"))
+
+
+def _taken_away(folder: Path) -> None:
+    """Remove a run folder in which nothing was written but its lock, and the frames beside it."""
+    if all(path.name == LOCK for path in folder.iterdir()):
+        shutil.rmtree(folder)
+        shutil.rmtree(beside_of(folder), ignore_errors=True)

@@ -1,5 +1,6 @@
 """The command line in process: what it prints, what it writes, and one sentence and an exit code for what is wrong."""
 
+import io
 import json
 import math
 import os
@@ -11,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from mobjrec import cli, record
+import mobjrec
+from mobjrec import cli, record, report
+from mobjrec.config import load, parse, plain
 
 TINY = Path(__file__).parent / "tiny.yaml"
 # A model of ids alone, where it matters that there is one and not which: it compiles in a tenth of the time.
@@ -131,6 +135,37 @@ def test_rank_for_an_id_for_words_and_for_an_item(call, trained):
     assert "utility" in out
 
 
+def test_the_version_is_that_of_the_package(call):
+    assert call("--version") == (0, f"mobjrec {mobjrec.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "asked"),
+    [
+        ({"text": "{history.title}"}, {"ids": ["item"]}, "--text"),
+        ({"history": True}, {"text": "{title}"}, "--text"),
+        ({"history": True}, {"ids": ["item"]}, "--item ID"),
+        ({"ids": ["user"]}, {"text": "{title}"}, ""),
+        ({"text": "{city}"}, {"ids": ["item"]}, ""),
+    ],
+)
+def test_what_to_try_next_is_what_the_model_takes(user, item, asked):
+    config = load(TINY)
+    model = {**plain(config.model), "user": user, "item": item}
+    result = {
+        "table": {"click/auc": {"before": 0.5, "after": 0.6, "error": 0.1}},
+        "timing": {"train": 1.0, "wait": 0.0},
+        "feed": {"padding": 0.0, "shapes": 1},
+        "steps": 1,
+        "chosen": 1,
+    }
+    buffer = io.StringIO()
+    changed = parse({**plain(config), "model": model})
+    Console(file=buffer, width=200).print(report.finished(Path("run"), result, changed))
+    lines = [line for line in buffer.getvalue().splitlines() if "mobjrec rank" in line and "--user" not in line]
+    assert len(lines) == bool(asked) and all(f"mobjrec rank run {asked}" in line for line in lines)
+
+
 def test_rank_of_ones_own_items(call, trained, tmp_path):
     (tmp_path / "new.csv").write_text("item,title,description\na,galaxy,orbit\nb,oven,sauce\n")
     code, out, _ = call("rank", trained, "--user", "u3", "--items", tmp_path / "new.csv", "--json")
@@ -202,8 +237,10 @@ def test_a_wrong_file_is_named_with_its_lines(text, words, call, tmp_path):
         (["rank", "RUN"], ["user, text or item"]),
         (["rank", "RUN", "--user", "u1", "--prefer", "nonsense"], ["nonsense", "NAME=NUMBER"]),
         (["rank", "RUN", "--user", "u1", "--prefer", "dwell=1"], ["click, recall, satisfaction"]),
+        (["rank", "RUN", "--user", "u1", "--prefer", "click=inf"], ["finite"]),
+        (["rank", "RUN", "--user", "u1", "--prefer", "click=1,click=2"], ["click is given twice"]),
         (["rank", "RUN", "--user", "u1", "--items", "nowhere.csv"], ["nowhere.csv"]),
-        (["eval", "RUN", "--split", "nope"], ["nope", "train, valid and test"]),
+        (["eval", "RUN", "--split", "nope"], ["nope", "train, valid, test"]),
     ],
 )
 def test_a_wrong_question_to_a_run_is_one_message_and_code_2(arguments, words, call, trained):

@@ -1,5 +1,6 @@
 """`mobjrec.fit` on frames in memory: the same numbers as the command line has on the same files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,11 @@ import pandas as pd
 import pytest
 
 import mobjrec
+from mobjrec import frames as frames_module
 from mobjrec import record, train
 from mobjrec.config import parse
+from mobjrec.data.example import example
+from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -84,3 +88,52 @@ def test_it_is_still_the_function_after_its_module_was_loaded():
 def test_what_is_no_frame_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="events: expected a pandas DataFrame"):
         mobjrec.fit(CONFIG, [1, 2], run=tmp_path / "run", quiet=True)
+
+
+def test_what_the_readme_calls_works(tmp_path, monkeypatch):
+    """Two frames in place of two of the example's three tables, with a lighter model than the example's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOBJREC_CACHE", str(tmp_path / "cache"))
+    path = example(Path("my_shop"))
+    text = path.read_text()
+    for old, new in (
+        ("epochs: 3", "steps: 2"),
+        ("  encoder: {use: bert, layers: 2, width: 64, heads: 2}\n", "  width: 4\n"),
+        ('{text: "From {city}. Clicked: {history.title}", ids: [user]}', "{ids: [user, city], numbers: [age]}"),
+        ('text: "{title}. {description}", ', ""),
+        ("scorer: {use: mlp}", "scorer: {use: mlp, layers: [4]}"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "mobjrec.fit" in one)
+    known = {"events_frame": pd.read_csv("my_shop/events.csv"), "items_frame": pd.read_csv("my_shop/items.csv")}
+    exec(block, known)
+    run = known["run"]
+    assert run.folder.parent == Path("runs") and len(run.parts.corpus.users.id) == 40
+    data = run.parts.config.data.settings
+    assert data["users"] == str(tmp_path / "my_shop" / "users.csv") and data["items"] == "items.parquet"
+    monkeypatch.chdir("/")
+    assert mobjrec.load(tmp_path / run.folder).rank(user="u12", top=3) == run.rank(user="u12", top=3)
+
+
+def test_changes_hold_for_a_mapping_and_a_config_too(tmp_path):
+    for config in (CONFIG, parse(CONFIG), settled(parse(CONFIG))):
+        data = frames_module._changed(config, ("batch.lists=5", "data.events=e.csv"))
+        assert data["batch"]["lists"] == 5 and data["data"]["events"] == "e.csv" and data["steps"] == 4
+        with pytest.raises(UserError, match=r"batch.list: .*did you mean `lists`"):
+            mobjrec.fit(config, changes=("batch.list=5",), run=tmp_path / "run")
+    assert CONFIG["batch"] == {"lists": 8}
+
+
+def test_nothing_is_left_where_nothing_was_trained(frames, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="lists"):
+        mobjrec.fit({**CONFIG, "batch": {"lists": 0}}, frames[0], quiet=True)
+    with pytest.raises(UserError, match="frames are read by `table`"):
+        mobjrec.fit({**CONFIG, "data": {"use": "synthetic"}}, frames[0], quiet=True)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(UserError, match="label"):
+        mobjrec.fit(CONFIG, frames[0].rename(columns={"click": "clicked"}), quiet=True)
+    assert not list((tmp_path / "runs").iterdir())
