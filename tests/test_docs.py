@@ -414,10 +414,7 @@ def message(mistake: Callable[[], None], command: str) -> str:
     """What the command says of the example after the mistake was made."""
     mistake()
     with pytest.raises(UserError) as caught:
-        if command == "train":
-            complete(load(Path("my_shop/own-table.yaml")))
-        else:
-            printed("data", command, "my_shop/own-table.yaml")
+        printed(*command.split(), "my_shop/own-table.yaml")
     return str(caught.value)
 
 
@@ -427,53 +424,57 @@ MISTAKES = {
     "column": (
         "A column under another name than the config's:",
         edited("own-table.yaml", "user: user_id", "user: userid"),
-        "check",
+        "data check",
     ),
-    "cell": ("A cell that is no number:", edited("events.csv", ROW + "1", ROW + "yes"), "check"),
+    "cell": ("A cell that is no number:", edited("events.csv", ROW + "1", ROW + "yes"), "data check"),
     "time": (
         "Milliseconds for seconds:",
         edited("events.csv", "u1,i32,1704067200,", "u1,i32,1704067200000,"),
-        "check",
+        "data check",
     ),
-    "date": ("A date in the order of a country:", edited("events.csv", ROW, "u1,i10,31.12.2023,l1,1,"), "check"),
-    "unknown": ("An event of an item that the item table has not:", edited("events.csv", ",i10,", ",i999,"), "check"),
-    "twice": ("An item twice in one list:", edited("events.csv", "u1,i10,", "u1,i32,"), "check"),
+    "date": ("A date in the order of a country:", edited("events.csv", ROW, "u1,i10,31.12.2023,l1,1,"), "data check"),
+    "unknown": (
+        "An event of an item that the item table has not:",
+        edited("events.csv", ",i10,", ",i999,"),
+        "data check",
+    ),
+    "twice": ("An item twice in one list:", edited("events.csv", "u1,i10,", "u1,i32,"), "data check"),
     "users": (
         "A list id that is used again for another user; make it unique, with the user or the day in it:",
         edited("events.csv", "u1,i10,", "u2,i10,"),
-        "check",
+        "data check",
     ),
-    "ids": ("Two rows of one item:", edited("items.csv", "\ni2,", "\ni1,"), "check"),
+    "ids": ("Two rows of one item:", edited("items.csv", "\ni2,", "\ni1,"), "data check"),
     "cells": (
         "A comma too many, or a text with commas that is not quoted:",
         edited("events.csv", ROW, ROW + ","),
-        "check",
+        "data check",
     ),
-    "encoding": ("A file that is not UTF-8:", in_latin_1, "check"),
+    "encoding": ("A file that is not UTF-8:", in_latin_1, "data check"),
     "template": (
         "A template with a column that is not there:",
         edited("own-table.yaml", TEMPLATE, TEMPLATE.replace("title", "titel")),
-        "show",
+        "data show",
     ),
     "label": (
         "An objective on a label that is not there:",
         edited("own-table.yaml", "label: click}", "label: clicked}"),
-        "show",
+        "data show",
     ),
     "probability": (
         "A probability of what is none:",
         edited("own-table.yaml", "{use: single, loss: softmax, label: click}", PROBABILITY),
-        "check",
+        "data check",
     ),
     "history": (
         "A history of a label that is not there:",
         edited("own-table.yaml", "{of: click,", "{of: clicks,"),
-        "show",
+        "data show",
     ),
     "split": (
         "A published split that the table has no column for:",
         edited("own-table.yaml", "split: {use: by_time, valid: 0.15, test: 0.15}", "split: {use: published}"),
-        "show",
+        "data show",
     ),
     "key": (
         "Keys that are misspelt, all of them at once:",
@@ -482,7 +483,7 @@ MISTAKES = {
             edited("own-table.yaml", "scorer: {use: mlp}", "scorer: {use: mpl}")(),
             edited("own-table.yaml", "learning_rate: 1e-3", "learning_rate: fast")(),
         ],
-        "train",
+        "config",
     ),
 }
 
