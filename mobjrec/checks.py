@@ -24,6 +24,9 @@ SMALLEST = {"Encoder": ("bert", {"layers": 1, "width": 2, "heads": 1}), "Scorer"
 SOME = 1000
 
 
+NO_CONTEXT = SideSpec()
+
+
 class Checked(NamedTuple):
     """What a config's blocks make, as far as nothing is wrong. model: None also where its weights are not here"""
 
@@ -33,9 +36,10 @@ class Checked(NamedTuple):
     model: Model | None
 
 
-def check(data: Mapping[str, Any], problems: list[Problem]) -> Checked:
+def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = NO_CONTEXT) -> Checked:
     """The blocks of a config's plain data and what they make; what is wrong goes to `problems`.
 
+    context: columns of the events, where the data are read already
     data: may lack keys and hold wrong ones, told of in `problems` already. No data are read and nothing is compiled; a
     factory of every seam but `data` is called, and losses and the weighting's state are traced by shape.
     """
@@ -60,7 +64,7 @@ def check(data: Mapping[str, Any], problems: list[Problem]) -> Checked:
     model = None
     if ("model",) in blocks:
         _check_texts(blocks[("model",)], data, problems)
-        model = _model(blocks[("model",)], objectives, data, problems)
+        model = _model(blocks[("model",)], objectives, data, problems, context)
     return Checked(blocks, objectives, weighting, None if absent else model)
 
 
@@ -183,7 +187,7 @@ def _check_texts(model: Bound, data: Mapping[str, Any], problems: list[Problem])
 
 
 def _model(
-    bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any], problems: list[Problem]
+    bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any], problems: list[Problem], context: SideSpec
 ) -> Model | None:
     """The model, built for data that it could read; None where it refuses them or fails for want of data."""
     inputs = [bound.arguments.get(side) for side in ("user", "item")]
@@ -193,7 +197,7 @@ def _model(
         vocabulary=int(any(one.text for one in inputs)),
         users=_columns(inputs[0]),
         items=_columns(inputs[1]),
-        context=SideSpec(),
+        context=context,
         labels={label: LabelSpec() for one in objectives.values() for label in one.labels},
         lists=SOME,
         catalogue=SOME,

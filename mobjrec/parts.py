@@ -1,7 +1,5 @@
 """A config -> everything a run is made of, as values: dataset, feed, model, objectives, weighting, optimizer."""
 
-import difflib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ from mobjrec.data.tokens import Tokenizer, doubts, tokenise
 from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
-from mobjrec.metrics import named
 from mobjrec.reading import bound, data_of, objectives_of
 from mobjrec.reading import dataset_of as dataset_of
 from mobjrec.reading import labels_of as labels_of
@@ -66,17 +63,11 @@ def assemble(config: Config, cache: Path) -> Parts:
     objectives = objectives_of(config)
     model_block = bound(config, "model", config.model, "model")
     inputs = {"user": model_block.arguments["user"], "item": model_block.arguments["item"]}
-    _check_metrics(config, objectives)
     corpus, dataset, notes = data_of(config, objectives)
     tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
     spec = spec_of(dataset, feed, tokenizer)
-    heads = heads_of(objectives)
-    model = _told(lambda: model_block.call(spec, heads), "model")
+    model = model_block.call(spec, heads_of(objectives))
     weighting = bound(config, "weighting", config.weighting, "weighting").call()
-    _told(lambda: weighting.init(len(objectives)), "weighting")
-    if weighting.needs_positive and not all(o.positive for o in objectives.values()):
-        below = ", ".join(name for name, o in objectives.items() if not o.positive)
-        raise UserError(f"weighting: {config.weighting.use} needs losses above 0, but {below} may go below")
     per_epoch = order.steps_per_epoch(len(dataset.train.user), config.batch.lists)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     optimizer = bound(config, "optimizer", config.optimizer, "optimizer").call(steps)
@@ -187,13 +178,8 @@ def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:
 
 
 def heads_of(objectives: dict[str, Objective]) -> dict[str, int]:
-    """All objectives' heads. UserError where two want one head of different widths."""
-    heads: dict[str, int] = {}
-    for name, objective in objectives.items():
-        for head, width in objective.heads.items():
-            if heads.setdefault(head, width) != width:
-                raise UserError(f"objectives.{name}: head {head} is {width} wide here and {heads[head]} elsewhere")
-    return heads
+    """All objectives' heads."""
+    return {head: width for objective in objectives.values() for head, width in objective.heads.items()}
 
 
 def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:
@@ -233,30 +219,3 @@ def doubts_of(feed: Feed) -> list[str]:
         (feed.event_tokens, "items as histories name them", "batch.user_row"),
     )
     return [sentence for tokens, *names in kinds if tokens is not None for sentence in doubts(tokens, *names)]
-
-
-def _check_metrics(config: Config, objectives: dict[str, Objective]) -> None:
-    """UserError for a metric that is none, or a `select` that no evaluation will write."""
-    for name in config.evaluate.metrics:
-        _told(lambda name=name: named(name), "evaluate.metrics")
-    orders = {name: objective.label for name, objective in objectives.items() if objective.label}
-    known = [
-        f"{label if name == label else f'{name}:{label}'}/{metric}"
-        for name in [*orders, "utility"]
-        for label in dict.fromkeys(orders.values())
-        for metric in config.evaluate.metrics
-    ]
-    if config.evaluate.select and config.evaluate.select not in known:
-        near = difflib.get_close_matches(config.evaluate.select, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(
-            f"evaluate.select: {config.evaluate.select} is not measured; there are {', '.join(known)}{hint}"
-        )
-
-
-def _told(call: Callable, where: str) -> Any:
-    """A factory's ValueError as the user's mistake it is."""
-    try:
-        return call()
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from error

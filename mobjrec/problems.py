@@ -44,13 +44,15 @@ class Problem(NamedTuple):
     place: str = ""
 
 
-def report(problems: Sequence[Problem], places: Mapping[KeyPath, str]) -> UserError:
+def report(
+    problems: Sequence[Problem], places: Mapping[KeyPath, str], head: str = "the config has {} problems:"
+) -> UserError:
     """One error that lists every problem once: place, dotted key, what was found and expected; in the file's order."""
     ordered = sorted(problems, key=lambda problem: _number(_place(problem, places)))
     lines = list(dict.fromkeys(_line(problem, places) for problem in ordered))
     if len(lines) == 1:
         return UserError(lines[0])
-    return UserError("\n  ".join([f"the config has {len(lines)} problems:", *lines]))
+    return UserError("\n  ".join([head.format(len(lines)), *lines]))
 
 
 def found(value: Any) -> str:

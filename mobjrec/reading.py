@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobjrec.config import Block, Config
+from mobjrec import checks
+from mobjrec.config import Block, Config, plain
 from mobjrec.data import lists as list_room
 from mobjrec.data.columns import side
 from mobjrec.data.corpus import check
@@ -18,8 +19,9 @@ from mobjrec.data.labels import outside
 from mobjrec.data.leaks import leaks
 from mobjrec.data.texts import columns_of, divide, render
 from mobjrec.errors import UserError
+from mobjrec.problems import Problem, dotted, report
 from mobjrec.resolve import Bound, bind
-from mobjrec.types import Category, Corpus, Dataset, Input, Labels, Objective, Table
+from mobjrec.types import Category, Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
 
 # What learns a share of 1 although its `predict` is no probability of its label, and what learns a gain.
 SHARES = ("sigmoid_cross_entropy", "satisfied_click")
@@ -69,12 +71,13 @@ def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
     if of and of not in labels:
         problems.append(f"lists.history.of: no label {of}; labels are {', '.join(labels)}")
         labels = {**labels, of: _nothing(corpus)}
+    problems += _context(config, corpus)
     dataset = _noted(lambda: dataset_of(config, corpus, labels), problems)
     found = [] if dataset is None else _leaks(corpus, dataset)
     if config.lists.strict:
         problems += [f"lists.strict: {sentence}" for sentence in found]
     if dataset is None or problems:
-        raise UserError(_report(problems))
+        raise report([_placed(text) for text in problems], config.places, "config and data differ in {} points:")
     return Data(corpus, dataset, found)
 
 
@@ -239,6 +242,19 @@ def _leaks(corpus: Corpus, dataset: Dataset) -> list[str]:
     return leaks(corpus, split)
 
 
-def _report(problems: list[str]) -> str:
-    lines = list(dict.fromkeys(problems))
-    return lines[0] if len(lines) == 1 else f"config and data differ in {len(lines)} points:\n  " + "\n  ".join(lines)
+def _context(config: Config, corpus: Corpus) -> list[str]:
+    """Columns of the events that the model would not read."""
+    events = corpus.events
+    if not events.categories and not events.numbers:
+        return []
+    context = SideSpec(False, tuple(Column(name, 2) for name in events.categories), tuple(events.numbers))
+    problems: list[Problem] = []
+    checks.check(plain(config), problems, context)
+    return [f"{dotted(one.path)}: {one.text}" for one in problems]
+
+
+def _placed(text: str) -> Problem:
+    """A sentence as a problem of the key that it begins with, so that its line is told too."""
+    key, _, rest = text.partition(": ")
+    path = tuple(key.split("."))
+    return Problem(path, rest) if path[0] in Config.model_fields else Problem((), text)

@@ -9,11 +9,12 @@ import pytest
 from mobjrec import cli
 from mobjrec.config import parse
 from mobjrec.data.corpus import events_from, table_from
-from mobjrec.defaults import settled
+from mobjrec.defaults import load, settled
 from mobjrec.describe import described, named
 from mobjrec.errors import UserError
 from mobjrec.reading import data_of, objectives_of, warn_of_lists_of_one
 from mobjrec.types import Corpus
+from mobjrec.yaml_writer import written
 
 CONFIG = {
     "steps": 1,
@@ -117,6 +118,25 @@ def test_all_that_does_not_fit_is_in_one_report():
     assert lines[0] == f"config and data differ in {len(expected)} points:"
     for line, start in zip(lines[1:], expected, strict=True):
         assert line.strip().startswith(start), line
+
+
+def test_what_does_not_fit_is_told_with_its_line_before_anything_is_tokenised(tmp_path):
+    rows = [f"u{n % 4},i{n % 5},{n},{n % 2},{'feed' if n % 3 else 'search'}" for n in range(40)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time,click,tab", *rows]))
+    given = {**CONFIG, "data": {"use": "table", "path": str(tmp_path), "columns": {"categories": ["tab"]}}}
+    given |= {"objectives": {"click": {**CLICK, "label": "clik"}}, "lists": {"split": {"use": "by_time"}}}
+    (tmp_path / "a.yaml").write_text(written(given))
+    one = load(tmp_path / "a.yaml")
+    with pytest.raises(UserError) as caught:
+        data_of(one, objectives_of(one))
+    lines = (tmp_path / "a.yaml").read_text().splitlines()
+    for key, text in (
+        ("model", "model: the scorer dot reads user and item alone"),
+        ("  click", "objectives.click: label clik is not there"),
+        ("    numbers", "model.item.numbers: no column price"),
+    ):
+        number = next(n for n, line in enumerate(lines, start=1) if line.startswith(f"{key}:"))
+        assert f"a.yaml:{number}: {text}" in str(caught.value)
 
 
 def test_one_problem_stands_alone():
