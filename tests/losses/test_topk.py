@@ -14,7 +14,11 @@ SCORES = hnp.arrays(np.float32, WIDTH, elements=st.floats(-5, 5, width=32))
 LABELS = hnp.arrays(np.int32, WIDTH, elements=st.integers(0, 2))
 WEIGHTS = hnp.arrays(np.float32, WIDTH, elements=st.floats(0, 4, width=32))
 WHERE = hnp.arrays(bool, WIDTH)
-at_two = jax.jit(lambda s, y, where, w: recall_at_k(s, y, where=where, weights=w, k=2, temperature_rank=0.5))
+SETTINGS = ("k", "offset", "temperature_rank", "temperature_cut")
+compiled = jax.jit(recall_at_k, static_argnames=SETTINGS)
+slope = jax.jit(
+    jax.grad(lambda s, y, where, **settings: recall_at_k(s, y, where=where, **settings).sum()), static_argnames=SETTINGS
+)
 
 
 def sigmoid(x):
@@ -31,75 +35,71 @@ def reference(scores, labels, where, weights, k, temperature):
 
 @given(SCORES, LABELS, WHERE, WEIGHTS)
 def test_recall_is_the_formula_on_the_items_that_are_there(scores, labels, where, weights):
-    found = at_two(np.where(where, scores, np.nan), labels, where, weights)
+    found = compiled(np.where(where, scores, np.nan), labels, where=where, weights=weights, k=2, temperature_rank=0.5)
     np.testing.assert_allclose(found, reference(scores, labels, where, weights, 2, 0.5), rtol=1e-4, atol=1e-4)
 
 
 def test_with_cold_temperatures_the_loss_is_one_minus_the_metric():
     random = np.random.default_rng(0)
-    scores = jnp.asarray(random.permuted(np.tile(np.arange(30.0), (8, 1)), axis=1), jnp.float32)
-    labels, where = jnp.asarray(random.random((8, 30)) < 0.1), jnp.asarray(random.random((8, 30)) < 0.9)
-    loss = recall_at_k(scores, labels, where=where, k=10, temperature_rank=0.01, temperature_cut=0.01)
-    metric = recall(scores, labels, where=where, k=10)
-    np.testing.assert_allclose(loss, jnp.nan_to_num(1 - metric, nan=0.0), atol=1e-6)
+    scores = random.permuted(np.tile(np.arange(30.0, dtype=np.float32), (8, 1)), axis=1)
+    labels, where = random.random((8, 30)) < 0.1, random.random((8, 30)) < 0.9
+    loss = compiled(scores, labels, where=where, k=10, temperature_rank=0.01, temperature_cut=0.01)
+    metric = np.asarray(jax.jit(recall, static_argnames="k")(scores, labels, where=where, k=10))
+    np.testing.assert_allclose(loss, np.nan_to_num(1 - metric, nan=0.0), atol=1e-6)
     assert 0 < loss.mean() < 1
 
 
 def test_the_divisor_is_the_most_that_fits_into_k():
-    scores, where = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.ones(4, bool)
+    scores, where = np.float32([4, 3, 2, 1]), np.ones(4, bool)
     cold = {"where": where, "temperature_rank": 0.01, "temperature_cut": 0.01}
-    np.testing.assert_allclose(recall_at_k(scores, jnp.array([1, 1, 1, 1]), k=2, **cold), 0, atol=1e-6)
-    np.testing.assert_allclose(recall_at_k(scores, jnp.array([1, 0, 1, 1]), k=2, **cold), 1 / 2, atol=1e-6)
-    np.testing.assert_allclose(recall_at_k(scores, jnp.array([0, 0, 0, 1]), k=2, **cold), 1, atol=1e-6)
+    np.testing.assert_allclose(compiled(scores, jnp.array([1, 1, 1, 1]), k=2, **cold), 0, atol=1e-6)
+    np.testing.assert_allclose(compiled(scores, jnp.array([1, 0, 1, 1]), k=2, **cold), 1 / 2, atol=1e-6)
+    np.testing.assert_allclose(compiled(scores, jnp.array([0, 0, 0, 1]), k=2, **cold), 1, atol=1e-6)
 
 
 def test_the_offset_decides_how_much_an_item_exactly_at_k_counts():
-    scores, labels, where = jnp.array([9.0, 5.0, 1.0]), jnp.array([0, 1, 0]), jnp.ones(3, bool)
+    scores, labels, where = np.float32([9, 5, 1]), np.array([0, 1, 0]), np.ones(3, bool)
     cold = {"where": where, "k": 2, "temperature_rank": 0.01, "temperature_cut": 0.01}
-    np.testing.assert_allclose(recall_at_k(scores, labels, offset=0.0, **cold), 0.5, atol=1e-6)
-    np.testing.assert_allclose(recall_at_k(scores, labels, **cold), 0.0, atol=1e-6)
+    np.testing.assert_allclose(compiled(scores, labels, offset=0.0, **cold), 0.5, atol=1e-6)
+    np.testing.assert_allclose(compiled(scores, labels, **cold), 0.0, atol=1e-6)
 
 
 def test_by_default_the_cut_is_half_of_k_wide():
-    scores, labels, where = -jnp.arange(40.0), jnp.arange(40) == 29, jnp.ones(40, bool)
-    value = recall_at_k(scores, labels, where=where)
+    scores, labels, where = -np.arange(40.0, dtype=np.float32), np.arange(40) == 29, np.ones(40, bool)
+    value = compiled(scores, labels, where=where)
     # Rank 30 against the cut at 20.5, 10 wide; neighbours 1 apart at temperature 0.1 add sigmoid(-10), no more.
     np.testing.assert_allclose(value, 1 - sigmoid((20.5 - 30) / 10), atol=1e-4)
 
 
 def test_an_item_far_below_the_cut_still_has_a_gradient():
     random = np.random.default_rng(0)
-    scores = jnp.asarray(np.sort(random.normal(size=200))[::-1], jnp.float32)
-    labels, where = jnp.arange(200) == 70, jnp.ones(200, bool)
-    wide, narrow = (
-        abs(float(jax.grad(lambda s, t=t: recall_at_k(s, labels, where=where, temperature_cut=t))(scores)[70]))
-        for t in (None, 0.5)
-    )
+    scores = np.sort(random.normal(size=200))[::-1].astype(np.float32)
+    labels, where = np.arange(200) == 70, np.ones(200, bool)
+    wide, narrow = (abs(slope(scores, labels, where, temperature_cut=t)[70].item()) for t in (None, 0.5))
     assert wide > 1e-3 > 1e-12 > narrow
 
 
 @pytest.mark.parametrize("grade", [0.5, 1, 4])
 def test_whatever_its_grade_a_label_above_zero_is_relevant(grade):
-    scores, where = jnp.array([1.0, 0.0, 2.0]), jnp.ones(3, bool)
-    found = recall_at_k(scores, jnp.array([grade, 0, 0]), where=where, k=1)
-    np.testing.assert_array_equal(found, recall_at_k(scores, jnp.array([1.0, 0, 0]), where=where, k=1))
+    scores, where = np.float32([1, 0, 2]), np.ones(3, bool)
+    found = compiled(scores, np.array([grade, 0, 0]), where=where, k=1)
+    np.testing.assert_array_equal(found, compiled(scores, np.float32([1, 0, 0]), where=where, k=1))
     assert found > 0.5
 
 
 def test_a_list_without_relevant_items_gives_zero_without_gradient():
-    scores, labels = jnp.array([[1.0, 2.0, jnp.inf], [1.0, 2.0, 3.0]]), jnp.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    where = jnp.array([[True, True, False], [True, True, True]])
-    value, back = jax.vjp(lambda s: recall_at_k(s, labels, where=where, k=1), scores)
-    np.testing.assert_array_equal(value, [0, 0])
-    np.testing.assert_array_equal(back(jnp.ones(2))[0], np.zeros((2, 3)))
+    scores, labels = np.float32([[1, 2, np.inf], [1, 2, 3]]), np.float32([[0, 0, 1], [0, -1, 0]])
+    where = np.array([[True, True, False], [True, True, True]])
+    np.testing.assert_array_equal(compiled(scores, labels, where=where, k=1), [0, 0])
+    np.testing.assert_array_equal(slope(scores, labels, where, k=1), np.zeros((2, 3)))
 
 
 def test_a_catalogue_of_thousands_pulls_its_relevant_item_up_and_all_others_down():
     random = np.random.default_rng(1)
-    scores, labels = jnp.asarray(random.normal(size=(2, 3000)), jnp.float32), jnp.tile(jnp.arange(3000) == 300, (2, 1))
-    where = jnp.ones((2, 3000), bool)
-    loss = jax.jit(lambda s: recall_at_k(s, labels, where=where, k=1000).sum())
-    grad = np.asarray(jax.grad(loss)(scores))
+    scores, labels = random.normal(size=(2, 3000)).astype(np.float32), np.tile(np.arange(3000) == 300, (2, 1))
+    where = np.ones((2, 3000), bool)
+    loss = lambda s: float(compiled(s.astype(np.float32), labels, where=where, k=1000).sum())
+    grad = np.asarray(slope(scores, labels, where, k=1000))
     assert np.isfinite(grad).all() and (grad[~labels] >= 0).all() and (grad[labels] < -0.01).all()
     np.testing.assert_allclose(grad.sum(-1), [0, 0], atol=1e-4)
     step = 0.02 * labels

@@ -9,14 +9,17 @@ from mobjrec.weightings import mgda
 ALL = (True, True, True)
 
 
+WEIGHTINGS = {name: mgda(name) for name in ("none", "norm", "loss", "loss_norm")}
+UPDATES = {name: jax.jit(weighting.update) for name, weighting in WEIGHTINGS.items()}
+
+
 def weights(jacobian, normalise="none", losses=(1.0, 1.0, 1.0), present=ALL):
     zero, rows = jnp.int32(0), np.asarray(jacobian, np.float32)
     count = len(rows)
     given = Signals(
-        jnp.array(losses[:count]), jnp.array(present[:count]), jnp.asarray(rows @ rows.T), None, zero, zero,
-        jax.random.key(0),
-    )  # fmt: skip
-    return mgda(normalise).update(given, mgda(normalise).init(count))[0]
+        np.float32(losses[:count]), np.array(present[:count]), rows @ rows.T, None, zero, zero, jax.random.key(0)
+    )
+    return UPDATES[normalise](given, WEIGHTINGS[normalise].init(count))[0]
 
 
 # Orthogonal gradients of lengths n_k: w_k is proportional to 1 / n_k^2.
