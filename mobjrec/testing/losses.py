@@ -108,10 +108,11 @@ def _check_transforms(name: str, function: Any, scores: np.ndarray, labels: np.n
     def plain(scores: Any, labels: Any, where: Any) -> Any:
         return function(scores, labels, where=where)
 
-    inputs = jnp.asarray(scores), jnp.asarray(labels), jnp.asarray(WHERE)
-    _check(_close(plain(*inputs), wanted), f"{name}: jit changes the value")
-    _check(_close(jax.vmap(plain)(*inputs), wanted), f"{name}: vmap changes the value, or lists know each other")
-    stacked = plain(*(jnp.stack([a, a[::-1]]) for a in inputs))
+    inputs = scores, labels, WHERE
+    _check(_close(plain(*map(jnp.asarray, inputs)), wanted), f"{name}: jit changes the value")
+    mapped = jax.jit(jax.vmap(plain))(*inputs)
+    _check(_close(mapped, wanted), f"{name}: vmap changes the value, or lists know each other")
+    stacked = jax.jit(plain)(*(np.stack([a, a[::-1]]) for a in inputs))
     _check(_close(stacked, np.stack([wanted, wanted[::-1]])), f"{name}: a second leading axis changes the value")
 
 

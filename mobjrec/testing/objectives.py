@@ -39,7 +39,8 @@ def check_objective(objective: Objective) -> None:
     params, memory = objective.init(jax.random.key(0), _spec(objective)) if objective.init else ((), ())
     call = _call(objective, params, memory)
     outputs, batch = _outputs(objective), _batch(objective)
-    shapes = [np.shape(part) for part in objective.value(outputs, batch, params, memory, _clock())[:2]]
+    value, speaks, after = jax.eval_shape(lambda: objective.value(outputs, batch, params, memory, _clock()))
+    shapes = [value.shape, speaks.shape]
     _check(shapes == [(LISTS,)] * 2, f"value is {shapes[0]} and speaks {shapes[1]}, not one per list")
     value, speaks, grads = call(outputs, batch)
     _check(speaks.dtype == bool and bool(speaks.any()), "speaks is not bool, or of no list")
@@ -49,15 +50,16 @@ def check_objective(objective: Objective) -> None:
     _check_declared(objective, params, memory, outputs, batch)
     _check_masked(objective, call, outputs, batch, (value, speaks, grads))
     _check_extremes(objective, call, outputs, batch)
-    _check_memory(objective, params, memory, outputs, batch)
+    _check_memory(memory, after)
     _check_predict(objective, params, memory, outputs)
 
 
 def _check_declared(objective: Objective, params: Tree, memory: Tree, outputs: Outputs, batch: Batch) -> None:
     heads, labels, observed = Recorded(outputs.scores), Recorded(batch.labels), Recorded(batch.observed)
     batch = batch._replace(labels=labels, observed=observed)
-    objective.value(outputs._replace(scores=heads), batch, params, memory, _clock())
-    objective.predict(outputs._replace(scores=heads), params, memory)
+    outputs = outputs._replace(scores=heads)
+    jax.eval_shape(lambda: objective.value(outputs, batch, params, memory, _clock()))
+    jax.eval_shape(lambda: objective.predict(outputs, params, memory))
     _check(
         heads.read == set(objective.heads), f"heads {sorted(heads.read)} are read, {sorted(objective.heads)} declared"
     )
@@ -94,14 +96,13 @@ def _check_extremes(objective: Objective, call: Callable[..., Any], outputs: Out
         _check(not objective.positive or bool((value >= 0).all()), f"declared positive, but a value is {value.min()}")
 
 
-def _check_memory(objective: Objective, params: Tree, memory: Tree, outputs: Outputs, batch: Batch) -> None:
-    after = objective.value(outputs, batch, params, memory, _clock())[2]
+def _check_memory(memory: Tree, after: Tree) -> None:
     same = jax.tree.structure(after) == jax.tree.structure(memory)
     _check(same and _close(jax.tree.map(jnp.shape, after), jax.tree.map(jnp.shape, memory)), "memory changed its form")
 
 
 def _check_predict(objective: Objective, params: Tree, memory: Tree, outputs: Outputs) -> None:
-    found = np.asarray(objective.predict(outputs, params, memory))
+    found = np.asarray(jax.jit(objective.predict)(outputs, params, memory))
     _check(found.shape == (LISTS, ITEMS), f"predict has shape {found.shape}, one number per item is wanted")
     _check(bool(np.isfinite(found).all()), "predict is not finite")
     if objective.probability:
