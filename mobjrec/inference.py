@@ -15,6 +15,7 @@ from mobjrec.types import Array, Lists, Model, Objective, Outputs, Texts, Tree
 
 TEXTS = 4096  # texts packed at a time
 TOKENS = 8192  # tokens encoded at a time
+FEW = 512  # the same where no more are needed, as for one user: one shape more, and a sixteenth of the time
 
 
 class Users(NamedTuple):
@@ -85,20 +86,22 @@ def blocks(
     sequences: Callable[[np.ndarray], Ragged], count: int, row_length: int, lower: States | None = None
 ) -> Iterator[Block]:
     """`count` texts packed block by block. sequences: rows [n] -> their token sequences, each at most row_length long."""
-    rows = max(1, TOKENS // row_length)
+    rows, few = max(1, TOKENS // row_length), max(1, FEW // row_length)
     slots, before = 1, 0
     for begin in range(0, count, TEXTS):
         which = np.arange(begin, min(begin + TEXTS, count))
         found = sequences(which)
         lengths = np.diff(found.start)
         packing = pack(lengths, row_length)
+        if count <= TEXTS and packing.rows <= few:
+            rows = few
         # Powers of two, never shrinking: a few shapes at most.
         slots = max(slots, 1 << max(packing.slots - 1, 0).bit_length())
         whole = -(-packing.rows // rows) * rows
         texts = lay(found.token, lengths, packing, whole, slots, row_length)
         first = before + found.start[:-1] if lower is None else lower.begin[which]
         places = cells(first, lengths, packing, whole, row_length)
-        parts = [jax.tree.map(lambda a, at=at: a[at : at + rows], texts) for at in range(0, whole, rows)]
+        parts = [jax.tree.map(lambda a, at=at, stop=at + rows: a[at:stop], texts) for at in range(0, whole, rows)]
         if lower is not None:
             parts = [
                 part._replace(hidden=taken(lower.states, places[n * rows : (n + 1) * rows]))

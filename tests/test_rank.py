@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 import mobjrec
-from mobjrec import evaluate, rank, told, train
+from mobjrec import evaluate, inference, rank, told, train
 from mobjrec.config import load, parse
 from mobjrec.data.batching import user_sequences
 from mobjrec.data.columns import outside
+from mobjrec.data.tokens import Ragged
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.types import Input
@@ -347,3 +348,12 @@ def test_without_a_history_words_are_told_as_the_one_column_of_the_profile(shop,
     several = parts._replace(inputs={**parts.inputs, "user": Input(text="From {city}, {age}.")})
     with pytest.raises(UserError, match="reads city, age of a user and no history"):
         told.someone(several, np.zeros(0, int), ["Lyon"])
+
+
+def test_one_users_text_is_encoded_in_a_small_block():
+    length = 16
+    texts = Ragged(np.arange(0, 41, 10), np.arange(40, dtype=np.int32))
+    few = next(inference.blocks(lambda rows: rank.taken(texts, rows), 1, length))
+    assert [part.tokens.shape for part in few.parts] == [(inference.FEW // length, length)]
+    many = next(inference.blocks(lambda rows: rank.taken(texts, rows % 4), inference.FEW // length + 1, length))
+    assert [part.tokens.shape for part in many.parts] == [(inference.TOKENS // length, length)]
