@@ -108,7 +108,7 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                     found = evaluated(parts, used(state), "valid", clock, config.evaluate.lists)
                     values = _values(found, "valid")
                     log.write(number, "eval", values)
-                    view.evaluated(number, shown_metrics(config, values))
+                    view.evaluated(number, shown_metrics(parts, values))
                     chosen = values.get(f"valid/{config.evaluate.select}", float("nan"))
                     if chosen > (-np.inf if best is None else best):
                         save = partial(checkpoint.save, folder, used(state), number, {**content, "best": chosen})
@@ -267,16 +267,12 @@ def stopping() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def shown_metrics(config: Config, values: Mapping[str, Any]) -> dict[str, float]:
-    """The few metrics that a line has room for: the first named one of every objective, by its own order."""
-    first = config.evaluate.metrics[0]
-    found = {key: v for key, v in values.items() if key.endswith("/" + first) and not key.startswith("valid/utility")}
-    names = set(config.objectives)
-    own = {key: v for key, v in found.items() if key.split("/")[1].split(":")[0] in names}
-    kept = {}
-    for key, value in own.items():
-        kept.setdefault(key.split("/")[1].split(":")[0], (key.removeprefix("valid/"), value))
-    return {key: float("nan") if value is None else value for key, value in kept.values()}
+def shown_metrics(parts: Parts, values: Mapping[str, Any]) -> dict[str, float]:
+    """The few metrics that a line has room for: the first named one of every objective, by its own order and label."""
+    end = f"/{parts.config.evaluate.metrics[0]}"
+    found = {key.removeprefix("valid/"): value for key, value in values.items() if key.endswith(end)}
+    own = {key: v for key, v in found.items() if not key.startswith("utility") and evaluate.is_own(parts, key)}
+    return {key: float("nan") if value is None else value for key, value in own.items()}
 
 
 def _values(found: evaluate.Evaluation, split: str) -> dict[str, float]:

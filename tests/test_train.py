@@ -264,3 +264,15 @@ def test_failures_of_the_best_and_of_the_newest_step_count_apart():
     assert not train.attempted("best", save, 1, failed, print)
     assert not train.attempted("checkpoints", save, 2, failed, print)
     assert failed == {"best", "checkpoints"}
+
+
+def test_the_line_of_an_evaluation_has_every_objective_on_its_own_label(cache):
+    parts = assemble(complete(load(TINY)), cache)
+    values = {
+        f"valid/{key}/{metric}": 0.5
+        for key in ("click", "click:satisfaction", "recall:click", "recall:satisfaction", "satisfaction", "utility:click")
+        for metric in ("ndcg@5", "auc")
+    }
+    shown = train.shown_metrics(parts, {**values, "valid/satisfaction/ndcg@5": None})
+    assert list(shown) == ["click/ndcg@5", "recall:click/ndcg@5", "satisfaction/ndcg@5"]
+    assert np.isnan(shown["satisfaction/ndcg@5"])
