@@ -17,14 +17,14 @@ TOP = 3
 SHARES = np.linspace(0, 1, 11)
 
 
-def reached(run) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+def reached(run, read) -> tuple[list[tuple[float, float]], tuple[float, float]]:
     """(click, satisfaction) expected of the first items for each share of click in the mixture; and of a random order."""
     parts, lists = run.parts, run.parts.dataset.test
     told = {"click": [], "satisfaction": []}
     means = {"click": [], "satisfaction": []}
     for block in evaluate.blocks(parts, run.params, run.memory, lists, parts.eval_candidates):
         real = block.rows >= 0
-        known = parts.corpus.best.best(parts.dataset, lists, np.maximum(block.rows, 0), block.drawn.item)
+        known = parts.corpus.best.best(parts.dataset, lists, np.maximum(block.rows, 0), block.drawn.item, read)
         for name in told:
             told[name].append(block.predictions[name][real])
             means[name].append(known[name][real])
@@ -88,8 +88,12 @@ def drawn(best: list, model: list, chance: tuple) -> str:
 
 def main(folder: str, out: str) -> None:
     run = mobjrec.load(folder)
-    model, chance = reached(run)
-    best = trade_off(run.parts.corpus.best, run.parts.dataset, run.parts.dataset.test, SHARES, TOP)
+    parts = run.parts
+    read = parts.corpus.best.told(parts.feed, parts.inputs, parts.tokenizer, parts.config.lists.history.of)
+    if isinstance(read, str):
+        sys.exit(f"no best possible order is known: {read}")
+    model, chance = reached(run, read)
+    best = trade_off(parts.corpus.best, parts.dataset, parts.dataset.test, SHARES, TOP, read)
     print("share of click | model: click, stars | best: click, stars")
     for share, mine, known in zip(SHARES, model, best, strict=True):
         print(f"{share:.1f} | {mine[0]:.3f} {mine[1]:.3f} | {known[0]:.3f} {known[1]:.3f}")
