@@ -76,7 +76,7 @@ ROWS = {
 }
 MEASURED = {
     "ranklens": ("like", ("auc", "ndcg@5", "ndcg@10"), "like"),
-    "ml-100k": ("liked", ("ndcg@10", "recall@10", "hit@10"), "liked"),
+    "ml-100k": ("liked", ("auc", "ndcg@10", "recall@10", "hit@10"), "liked"),
 }
 
 
@@ -110,7 +110,7 @@ def baselines(parts: Parts, label: str) -> dict[str, Callable]:
     return found
 
 
-def measured_baseline(parts: Parts, score: Callable) -> evaluate.Evaluation:
+def measured_baseline(parts: Parts, score: Callable, names: tuple[str, ...]) -> evaluate.Evaluation:
     lists = parts.dataset.test
 
     def predicted():
@@ -121,7 +121,7 @@ def measured_baseline(parts: Parts, score: Callable) -> evaluate.Evaluation:
                 rows, drawn, dict.fromkeys(parts.objectives, scores), *labels_of(parts.dataset, lists, drawn)
             )
 
-    return evaluate.measure(parts, lists, predicted(), dict.fromkeys(parts.objectives, (0.0, 1.0)))
+    return evaluate.measure(parts, lists, predicted(), dict.fromkeys(parts.objectives, (0.0, 1.0)), names)
 
 
 def ahead(mine: evaluate.Evaluation, other: evaluate.Evaluation, keys: tuple[str, ...]) -> dict[str, list[float]]:
@@ -147,7 +147,7 @@ def run(corpus: str, seeds: range, only: str) -> None:
     about = {"corpus": corpus, "jax": jax.__version__, "machine": platform.machine(), "cores": 2}
     parts = assemble(complete(load(shipped(corpus))), cache_folder())
     parts = with_store(parts, parts.first_state().params)
-    known = {name: measured_baseline(parts, score) for name, score in baselines(parts, label).items()}
+    known = {name: measured_baseline(parts, score, metrics) for name, score in baselines(parts, label).items()}
     strongest = max(known, key=lambda name: known[name].measured[keys[0]].value)
     if not only:
         for name, found in known.items():
@@ -162,7 +162,9 @@ def run(corpus: str, seeds: range, only: str) -> None:
                 train.run(config, Path(folder) / "run", cache_folder(), quiet=True)
                 seconds = round(time.monotonic() - began)
                 trained = rank.load(Path(folder) / "run")
-                found = evaluate.run(trained.parts, trained.params, trained.memory, "test", scale=trained.scale)
+                found = evaluate.run(
+                    trained.parts, trained.params, trained.memory, "test", scale=trained.scale, names=metrics
+                )
             values = {m: found.measured[f"{objective}/{m}"].value for m in metrics}
             beside = {"ahead of": strongest, "ahead": ahead(found, known[strongest], keys)}
             write({**about, "row": name, "seed": seed, **values, **beside, "seconds": seconds})
