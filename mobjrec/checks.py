@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mobjrec import state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
 from mobjrec.lookup import THEMSELVES, lookup
@@ -65,6 +66,10 @@ def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = 
     if ("model",) in blocks:
         _check_texts(blocks[("model",)], data, problems)
         model = _model(blocks[("model",)], objectives, data, problems, context)
+    optimizer = values.get(("optimizer",))
+    if not problems and not absent and optimizer is not None and model is not None:
+        spec = _spec(blocks[("model",)], objectives, data, context)
+        _check_groups(Checked(blocks, objectives, weighting, model), optimizer, spec, problems)
     return Checked(blocks, objectives, weighting, None if absent else model)
 
 
@@ -121,6 +126,27 @@ def _check_weighting(
     if weighting.needs_positive and below:
         text = f"{settings['use']} needs losses above 0, but {', '.join(below)} may go below; take another weighting"
         problems.append(Problem((*path, "use"), text))
+
+
+def _check_groups(found: Checked, optimizer: Any, spec: Spec, problems: list[Problem]) -> None:
+    """Patterns of `groups`, the only setting that names parameters, that none has."""
+    block = found.blocks[("optimizer",)]
+    if not block.arguments.get("groups"):
+        return
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    try:
+        params = dict(jax.eval_shape(found.model.init, key))
+        own = {name: one.init for name, one in found.objectives.items() if one.init}
+        params["objectives"] = {
+            name: jax.eval_shape(lambda key, init=init: init(key, spec), key)[0] for name, init in own.items()
+        }
+    except (ValueError, KeyError):
+        # One of the user's own may need what the data alone can tell.
+        return
+    try:
+        jax.eval_shape(optimizer.init, state.divide(params, found.model.trainable(params))[0])
+    except ValueError as error:
+        problems += complaints(error, plain(block.block.settings), ("optimizer",))
 
 
 def _check_heads(objectives: dict[str, Objective], problems: list[Problem]) -> None:
@@ -190,20 +216,9 @@ def _model(
     bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any], problems: list[Problem], context: SideSpec
 ) -> Model | None:
     """The model, built for data that it could read; None where it refuses them or fails for want of data."""
-    inputs = [bound.arguments.get(side) for side in ("user", "item")]
-    if not all(isinstance(one, Input) for one in inputs):
+    if not all(isinstance(bound.arguments.get(side), Input) for side in ("user", "item")):
         return None
-    spec = Spec(
-        vocabulary=int(any(one.text for one in inputs)),
-        users=_columns(inputs[0]),
-        items=_columns(inputs[1]),
-        context=context,
-        labels={label: LabelSpec() for one in objectives.values() for label in one.labels},
-        lists=SOME,
-        catalogue=SOME,
-        history=SOME * int(inputs[0].history),
-        **_rows(data),
-    )
+    spec = _spec(bound, objectives, data, context)
     heads = {head: width for one in objectives.values() for head, width in one.heads.items()}
     # An objective that was refused has heads too, by one of the names that it is given.
     for name, block in data.get("objectives", {}).items():
@@ -217,6 +232,22 @@ def _model(
         return _of_kind("model", make, bound, ("model",), problems, data["model"])
     except KeyError:
         return None
+
+
+def _spec(bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any], context: SideSpec) -> Spec:
+    """What the model could be told of its data."""
+    user, item = bound.arguments["user"], bound.arguments["item"]
+    return Spec(
+        vocabulary=int(bool(user.text or item.text)),
+        users=_columns(user),
+        items=_columns(item),
+        context=context,
+        labels={label: LabelSpec() for one in objectives.values() for label in one.labels},
+        lists=SOME,
+        catalogue=SOME,
+        history=SOME * int(user.history),
+        **_rows(data),
+    )
 
 
 def _rows(data: Mapping[str, Any]) -> dict[str, int]:

@@ -56,8 +56,9 @@ def tried(
 
 def complaints(error: Exception, settings: Mapping[str, Any], path: KeyPath) -> list[Problem]:
     """What an error says of the block at `path`, each line at the key that it begins with."""
-    text = str(error).removeprefix(f"{dotted(path)}: ").removeprefix(f"{path[-1]}.")
-    lines = text.split("\n") if isinstance(error, ValueError) else [text]
+    lines = str(error).split("\n") if isinstance(error, ValueError) else [str(error)]
+    # Some speak of their block by name already.
+    lines = [line.removeprefix(f"{dotted(path)}: ").removeprefix(f"{path[-1]}.") for line in lines]
     return [Problem((*path, *_blamed(line, settings)), line) for line in lines]
 
 

@@ -205,11 +205,24 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
         (["objectives.both={use: satisfied_click, after: click}"], r"objectives\.both\.after: after is click, the same"),
         (["objectives.none={use: 'test_checks:nothing'}"], r"objectives\.none\.use: .*makes a str; expected an? Objective"),
         (["optimizer.groups={encoder/*: {factor: -1}}"], r"optimizer\.groups: groups has the factors"),
+        (["optimizer.groups={encodr/*: {factor: 1}}"], r"optimizer\.groups: groups: encodr/\* matches no trained parameter"),
+        (["model.item.ids=[item, item]"], r"model\.item\.ids: item\.ids names 'item' twice"),
+        (["lists.split={use: last_out, valid: 1, test: -1}"], r"lists\.split\.test: test is -1"),
+        (["evaluate.metrics=[ndcg@99999999999]"], r"evaluate\.metrics\.0: ndcg@99999999999 is no metric"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_together_is_refused_before_data_are_read(changes, said, never):
     with pytest.raises(UserError, match=said):
         load(TINY, changes)
+
+
+def test_a_corpus_that_cannot_make_itself_is_refused_in_all_its_settings(never):
+    with pytest.raises(UserError) as caught:
+        load(TINY, ["data.conflict=3", "data.list_size=0", "data.topics=1", "batch.lists=0"])
+    keys = [line.split("`: ")[1].split(":")[0] for line in lines_of(caught.value)[1:]]
+    assert sorted(keys) == ["batch.lists", "data.conflict", "data.list_size", "data.topics"]
+    with pytest.raises(UserError, match=r"data\.list_size: .*shows 99 different items, but 48 of 48"):
+        load(TINY, ["data.list_size=99"])
 
 
 def wide():
@@ -238,7 +251,7 @@ def test_a_good_config_compiles_nothing_and_is_checked_once(monkeypatch):
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
     )
-    for changes in ([], ["weighting={use: uncertainty}"]):
+    for changes in ([], ["weighting={use: uncertainty}", "optimizer.groups={encoder/*: {factor: 0.5}}"]):
         whole = load(TINY, changes)
     assert not compiled
     monkeypatch.setattr("mobjrec.defaults.check", None)

@@ -44,8 +44,9 @@ def by_time(valid: float = 0.1, test: float = 0.1) -> Split:
 
 def last_out(valid: int = 1, test: int = 1) -> Split:
     """Each user's last units are test, those before them valid; with fewer than valid + test + 1 all are for training."""
-    if valid < 0 or test < 0:
-        raise UserError(f"lists.split: valid is {valid} and test {test}; both must be 0 or more units")
+    for name, count in (("valid", valid), ("test", test)):
+        if count < 0:
+            raise UserError(f"lists.split: {name} is {count}; it must be 0 or more units")
 
     def split(user: np.ndarray, time: np.ndarray, given: np.ndarray | None) -> np.ndarray:
         rank, count = _rank_in_user(user)
@@ -102,7 +103,8 @@ def _rank_in_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(valid: float, test: float) -> None:
-    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise UserError(
-            f"lists.split: valid is {valid} and test {test}; both must be in [0, 1) and leave a share for training"
-        )
+    for name, share in (("valid", valid), ("test", test)):
+        if not 0 <= share < 1:
+            raise UserError(f"lists.split: {name} is {share}; it must be at least 0 and below 1")
+    if valid + test >= 1:
+        raise UserError(f"lists.split: valid is {valid} and test {test}; together they must leave a share for training")

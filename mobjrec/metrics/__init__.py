@@ -42,6 +42,6 @@ def named(key: str, gain: Literal["exponential", "linear"] = "exponential") -> M
     function = functools.partial(ndcg, gain=gain) if name == "ndcg" and gain != "exponential" else BY_NAME[name]
     if not at:
         return function
-    if name == "auc" or not k.isdecimal() or int(k) < 1:
+    if name == "auc" or not k.isdecimal() or not 1 <= int(k) < 2**31:
         raise ValueError(f"{key} is no metric: write NAME or NAME@K with K a number from 1 up (auc takes none)")
     return functools.partial(function, k=int(k))

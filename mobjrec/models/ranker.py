@@ -197,6 +197,7 @@ def _side_faults(name: str, given: Input, side: SideSpec) -> list[str]:
         ("ids", given.ids, tuple(column.name for column in side.ids)),
         ("numbers", given.numbers, side.numbers),
     ):
+        faults += [f"{name}.{kind} names {column!r} twice" for column in sorted(set(names)) if names.count(column) > 1]
         for column in names:
             if column not in known:
                 near = difflib.get_close_matches(column, known, n=1, cutoff=0.0)

@@ -1,5 +1,8 @@
 """A corpus that makes itself, with a known optimum: clicks and satisfaction pull in directions at a chosen angle."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from mobjrec.data.readers.oracle import Law, oracle_of
@@ -11,6 +14,12 @@ STRINGS = np.dtypes.StringDType()
 BEGIN = 1_700_000_000  # unix seconds of the first list
 APART = 30  # seconds from a list to the next
 LARGE = 1e9
+RANGES = {
+    **dict.fromkeys(("conflict", "missing", "cold_users", "cold_items"), (0, 1)),
+    **dict.fromkeys(("noise", "position_bias", "filler"), (0, LARGE)),
+    **dict.fromkeys(("users", "items", "lists_per_user", "list_size"), (1, LARGE)),
+    "topics": (2, LARGE),
+}
 LATE = 0.85  # cold users and items appear after this share of the lists
 
 
@@ -42,13 +51,12 @@ def synthetic(
 
     UserError for shares outside [0, 1], sizes that cannot be filled, and more cold users than the last 15 % holds.
     """
-    _check(0, 1, {"conflict": conflict, "missing": missing, "cold_users": cold_users, "cold_items": cold_items})
-    _check(0, LARGE, {"noise": noise, "position_bias": position_bias})
-    _check(1, LARGE, {"users": users, "items": items, "lists_per_user": lists_per_user, "list_size": list_size})
-    _check(0, LARGE, {"filler": filler})
-    _check(2, LARGE, {"topics": topics})
+    sizes = {"users": users, "items": items, "lists_per_user": lists_per_user, "list_size": list_size, "topics": topics}
+    shares = {"conflict": conflict, "missing": missing, "cold_users": cold_users, "cold_items": cold_items}
+    faults = _faults(sizes | shares | {"noise": noise, "position_bias": position_bias, "filler": filler})
+    if faults:
+        raise UserError("\n".join(faults))
     warm, late = items - round(cold_items * items), round(cold_users * users)
-    _check_room(warm, items, list_size, users - late, late, lists_per_user)
     random = [np.random.default_rng(np.random.SeedSequence([seed, n])) for n in range(6)]
     law = Law(topics, conflict, noise, position_bias, list_size)
 
@@ -88,23 +96,34 @@ def synthetic(
     )
 
 
-def _check(least: float, most: float, settings: dict[str, float]) -> None:
-    for name, value in settings.items():
-        if not least <= value <= most:
-            raise UserError(f"data.{name} is {value}; it must be in [{least:g}, {most:g}]")
+def synthetic_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """Nothing; ValueError for settings that make no corpus, before one is made."""
+    faults = _faults(settings)
+    if faults:
+        raise ValueError("\n".join(faults))
+    return {}
 
 
-def _check_room(warm: int, items: int, list_size: int, users: int, late: int, each: int) -> None:
+def _faults(settings: Mapping[str, Any]) -> list[str]:
+    """A sentence for each setting that is out of its range, and for sizes that cannot be filled."""
+    wrong = [name for name, (least, most) in RANGES.items() if not least <= settings[name] <= most]
+    if wrong:
+        ranges = {name: "[{:g}, {:g}]".format(*RANGES[name]) for name in wrong}
+        return [f"data.{name} is {settings[name]}; it must be in {ranges[name]}" for name in wrong]
+    items, list_size, each = settings["items"], settings["list_size"], settings["lists_per_user"]
+    users, late = settings["users"], round(settings["cold_users"] * settings["users"])
+    warm, faults = items - round(settings["cold_items"] * items), []
     if warm < list_size:
-        raise UserError(
-            f"data: a list shows {list_size} different items, but {warm} of {items} are there from the start; raise "
-            "data.items or lower data.list_size or data.cold_items"
+        faults.append(
+            f"data.list_size: a list shows {list_size} different items, but {warm} of {items} are there from the start; "
+            "raise data.items or lower data.list_size or data.cold_items"
         )
-    if late and not _lists_of_cold(users, late, each):
-        raise UserError(
-            f"data.cold_users: {late} of {users + late} users do not fit into the last {1 - LATE:.0%} of the lists; "
+    if late and not _lists_of_cold(users - late, late, each):
+        faults.append(
+            f"data.cold_users: {late} of {users} users do not fit into the last {1 - LATE:.0%} of the lists; "
             "lower it or raise data.lists_per_user"
         )
+    return faults
 
 
 def _lists_of_cold(warm: int, cold: int, each: int) -> int:
