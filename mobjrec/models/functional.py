@@ -25,7 +25,12 @@ def bind(make: Make) -> Callable[[Tree], nnx.Module]:
     Returns params -> module, usable under jit, vjp, vmap, scan and shard_map. ValueError for a module whose variables
     are not all `nnx.Param`; KeyError for a tree in which a parameter is missing.
     """
-    structure, state = nnx.split(blank(make))
+    return rebound(blank(make))
+
+
+def rebound(module: nnx.Module) -> Callable[[Tree], nnx.Module]:
+    """The same of a blank module: building one by shape again takes as long as the first time."""
+    structure, state = nnx.split(module)
     paths = [path for path, _ in nnx.to_flat_state(state)]
 
     def bound(params: Tree) -> nnx.Module:
@@ -40,6 +45,11 @@ def blank(make: Make) -> nnx.Module:
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     _params(module)
     return module
+
+
+def parts_of(module: nnx.Module) -> frozenset[str]:
+    """The first keys of the module's parameters."""
+    return frozenset(_plain(_params(module)))
 
 
 def stack(make: Make, count: int, rngs: nnx.Rngs) -> nnx.Module:

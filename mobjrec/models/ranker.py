@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from mobjrec.models.dropout import check_rate
-from mobjrec.models.functional import Make, bind, blank, init
+from mobjrec.models.functional import Make, blank, init, parts_of, rebound
 from mobjrec.models.tower import ItemTower, UserTower, check_layers
 from mobjrec.types import Array, Encoder, Input, Model, Scorer, SideSpec, Spec, Texts, Tree
 
@@ -46,7 +46,7 @@ def ranker(
 
     # All that is wrong at once: a reader of the message mends it in one go.
     try:
-        sequence = getattr(blank(make_scorer), "sequence", False)
+        scored = blank(make_scorer)
     except ValueError as error:
         faults.append(str(error))
     try:
@@ -61,6 +61,7 @@ def ranker(
 
     def make_user(rngs: nnx.Rngs) -> UserTower:
         text = blanks[of_users].width if user.text else 0
+        sequence = getattr(scored, "sequence", False)
         return UserTower(spec.users, user, text, width, layers, dropout, id_dropout, sequence, rngs=rngs)
 
     def make_item(rngs: nnx.Rngs) -> ItemTower:
@@ -69,15 +70,15 @@ def ranker(
 
     return Model(
         init=_init(encoders, {"user": make_user, "item": make_item, "scorer": make_scorer}),
-        encode_users=_encode(encoders, of_users, frozen),
-        encode_items=_encode(encoders, of_items, frozen),
-        item=_part(make_item, "item"),
-        user=_part(make_user, "user"),
-        score=_part(make_scorer, "scorer"),
+        encode_users=_encode(blanks, of_users, frozen),
+        encode_items=_encode(blanks, of_items, frozen),
+        item=_part(blank(make_item), "item"),
+        user=_part(blank(make_user), "user"),
+        score=_part(scored, "scorer"),
         heads=dict(heads),
         trainable=lambda params: _marked(params, lambda path: not _is_frozen(path, frozen)),
         shared=lambda params: _marked(params, lambda path: not (_is_frozen(path, frozen) or _is_own(path))),
-        freeze=_freeze(encoders, frozen),
+        freeze=_freeze(blanks, frozen),
     )
 
 
@@ -93,9 +94,9 @@ def _drawn(makes: dict[str, Make], key: Array) -> Tree:
     return {name: init(make)(jax.random.fold_in(key, number)) for number, (name, make) in enumerate(makes.items())}
 
 
-def _part(make: Make, name: str) -> Callable[..., Any]:
+def _part(module: nnx.Module, name: str) -> Callable[..., Any]:
     """The module's call as a function of all parameters, of which it reads those at `name`, and its inputs."""
-    bound = bind(make)
+    bound = rebound(module)
     return lambda params, *inputs: bound(params[name])(*inputs)
 
 
@@ -130,16 +131,16 @@ def _make(encoder: Encoder, spec: Spec, positions: int) -> Make:
     return lambda rngs: encoder(spec.vocabulary, positions, rngs)
 
 
-def _encode(encoders: dict[str, Make], name: str, frozen: dict[str, frozenset[str]]) -> Callable[..., Array]:
+def _encode(blanks: dict[str, nnx.Module], name: str, frozen: dict[str, frozenset[str]]) -> Callable[..., Array]:
     """(params["encoder"], Texts, [R] keys or None) -> [R, S, D]."""
-    if name not in encoders:
+    if name not in blanks:
 
         def missing(params: Tree, texts: Texts, keys: Array | None) -> Array:
             raise ValueError(f"this model reads no text of the {name}: its template is empty")
 
         return missing
-    bound = bind(encoders[name])
-    constant = _all_frozen(encoders[name], frozen[name])
+    bound = rebound(blanks[name])
+    constant = _all_frozen(blanks[name], frozen[name])
 
     def encode(params: Tree, texts: Texts, keys: Array | None) -> Array:
         if texts.vector is not None:
@@ -149,16 +150,16 @@ def _encode(encoders: dict[str, Make], name: str, frozen: dict[str, frozenset[st
     return encode
 
 
-def _freeze(encoders: dict[str, Make], frozen: dict[str, frozenset[str]]) -> Callable[[Tree, Texts], Texts] | None:
+def _freeze(blanks: dict[str, nnx.Module], frozen: dict[str, frozenset[str]]) -> Callable[[Tree, Texts], Texts] | None:
     """What fills `vector` where an encoder does not train at all, and `hidden` where its lower layers do not.
 
     Of two encoders, params holds the one that is meant.
     """
-    whole = {name: _all_frozen(make, frozen[name]) for name, make in encoders.items()}
-    partly = {name for name, make in encoders.items() if frozen[name] and hasattr(blank(make), "frozen_part")}
+    whole = {name: _all_frozen(module, frozen[name]) for name, module in blanks.items()}
+    partly = {name for name, module in blanks.items() if frozen[name] and hasattr(module, "frozen_part")}
     if not (partly or any(whole.values())):
         return None
-    bound = {name: bind(make) for name, make in encoders.items()}
+    bound = {name: rebound(module) for name, module in blanks.items()}
 
     def freeze(params: Tree, texts: Texts) -> Texts:
         if len(params) != 1:
@@ -174,8 +175,8 @@ def _freeze(encoders: dict[str, Make], frozen: dict[str, frozenset[str]]) -> Cal
     return freeze
 
 
-def _all_frozen(make: Make, frozen: frozenset[str]) -> bool:
-    return frozen.issuperset(jax.eval_shape(init(make), jax.random.key(0)))
+def _all_frozen(module: nnx.Module, frozen: frozenset[str]) -> bool:
+    return frozen >= parts_of(module)
 
 
 def _check_sizes(width: int, layers: tuple[int, ...], dropout: float, id_dropout: float) -> None:
