@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobjrec import state
+from mobjrec import mesh, state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
 from mobjrec.lookup import THEMSELVES, lookup
@@ -62,6 +62,7 @@ def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = 
     _check_weighting(weighting, objectives, data, problems)
     _check_heads(objectives, problems)
     _check_metrics(objectives, data, problems)
+    _check_devices(data, problems)
     model = None
     if ("model",) in blocks:
         _check_texts(blocks[("model",)], data, problems)
@@ -192,6 +193,16 @@ def selectable(objectives: Mapping[str, Objective], metrics: Sequence[str]) -> l
         for label in dict.fromkeys(orders.values())
         for metric in metrics
     ]
+
+
+def _check_devices(data: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Lists of a batch that the devices of the config cannot share alike; a config that names none waits for the machine."""
+    lists, devices = (
+        data[block].get(key) if isinstance(data.get(block), Mapping) else None
+        for block, key in (("batch", "lists"), ("parallel", "devices"))
+    )
+    if type(lists) is type(devices) is int and min(lists, devices) > 0 and lists % devices:
+        problems.append(Problem(("batch", "lists"), mesh.uneven(lists, devices, f"is {devices}")))
 
 
 def _check_texts(model: Bound, data: Mapping[str, Any], problems: list[Problem]) -> None:

@@ -23,17 +23,18 @@ from mobjrec.types import Batch, Tree
 
 def traced(config: Config, cache: Path) -> Group:
     """Parameters by part, the batch's shapes, FLOPs and memory of the compiled step. Nothing is written but cached tokens."""
+    devices = mesh.make(config.parallel.devices, config.batch.lists)
     parts = assemble(config, cache)
     state = jax.eval_shape(parts.first_state)
     parts = without_store(parts, state.params)
-    devices = mesh.make(config.parallel.devices)
     multiple = devices.size * (config.batch.chunk_rows or 1)
     lists = parts.dataset.train
     rows = order.rows(config.seed, 0, len(lists.user), config.batch.lists)
     drawn = parts.train_candidates(parts.dataset, lists, rows, order.random(config.seed, 0))
     batch, _ = build(parts.feed, lists, rows, drawn, sizes_of(parts, multiple), multiple)
     placed = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-    step = mapped_step(parts, devices).trace(placed, batch)
+    # jit around the step, because what pmap maps has no `trace` of its own.
+    step = jax.jit(mapped_step(parts, devices), donate_argnums=0).trace(placed, batch)
     said = costs(flops(step.jaxpr.jaxpr), step.lower().compile().memory_analysis(), parts)
     return Group(parameters(state.params, parts.model.trainable(state.params)), shapes(batch), Text(said))
 

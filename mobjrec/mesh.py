@@ -11,13 +11,29 @@ from mobjrec.errors import UserError
 from mobjrec.types import Batch, Tree
 
 
-def make(devices: int | None = None) -> Mesh:
-    """A mesh over the axis `data` of the first `devices` devices, all of them by default."""
+def make(devices: int | None = None, lists: int | None = None) -> Mesh:
+    """A mesh over the axis `data` of the first `devices` devices, all of them by default.
+
+    UserError for more devices than there are, and where `lists` of a batch cannot be cut into equal parts.
+    """
     found = jax.devices()
     if devices is not None and not 1 <= devices <= len(found):
         raise UserError(f"parallel.devices is {devices}, but there are {len(found)} {found[0].platform} devices")
     count = devices or len(found)
+    if lists is not None and lists % count:
+        said = f"is {count}" if devices else f"is null, which takes all {count} {found[0].platform} devices"
+        raise UserError(uneven(lists, count, said))
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
+
+
+def uneven(lists: int, devices: int, said: str) -> str:
+    """The sentence on `lists` of a batch that so many devices cannot share alike. said: what parallel.devices is"""
+    fits = max(1, round(lists / devices)) * devices
+    fewer = max(n for n in range(1, devices) if lists % n == 0)
+    return (
+        f"batch.lists is {lists}, but parallel.devices {said}, and each takes the same number of lists: give a multiple, "
+        f"such as batch.lists={fits}, or parallel.devices={fewer}"
+    )
 
 
 def keep_compilations(folder: Path) -> None:

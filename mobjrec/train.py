@@ -48,12 +48,13 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
         done = resume.finished(log.previous, config, folder)
         began = time.monotonic()
         mesh.keep_compilations(cache / "compiled")
+        # Before the data are read: what the machine refuses is told at once.
+        devices = None if done is not None else mesh.make(config.parallel.devices, config.batch.lists)
         parts = assemble(config, cache)
         content = resume.content(parts)
         if done is not None:
             resume.unchanged(folder, content)
             return done
-        devices = mesh.make(config.parallel.devices)
         state, seal = resume.state(folder, parts, devices, content)
         parts = with_store(parts, state.params)
         multiple = devices.size * (config.batch.chunk_rows or 1)

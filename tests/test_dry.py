@@ -1,11 +1,16 @@
 """The count of FLOPs against hand and against XLA's own count of a program without loops; whole dry runs: test_cli.py."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from mobjrec.dry import flops
+from mobjrec.config import load
+from mobjrec.dry import flops, traced
+
+TINY = Path(__file__).parent / "tiny.yaml"
 
 A, W = jax.ShapeDtypeStruct((3, 4), jnp.float32), jax.ShapeDtypeStruct((5, 4, 4), jnp.float32)
 
@@ -53,3 +58,14 @@ def test_batches_of_products_branches_and_devices():
     cut = PartitionSpec("data")
     each = jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=cut, out_specs=cut)
     assert counted(each, jax.ShapeDtypeStruct((6, 4), jnp.float32)) == 2 * (2 * 3 * 3 * 4)
+
+
+def test_under_pmap_it_counts_the_same_program(tmp_path):
+    ids = "model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 4, scorer: {use: dot}}"
+    changes = ["tokenizer=null", ids, "weighting={use: equal}", "parallel.devices=2"]
+
+    def said(how):
+        return traced(load(TINY, [*changes, f"parallel.map={how}"]), tmp_path).renderables[2].plain
+
+    assert "GFLOP" in said("pmap") and "MiB temporary" in said("pmap")
+    assert said("pmap").split(",")[0] == said("shard_map").split(",")[0]

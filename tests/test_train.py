@@ -11,6 +11,7 @@ import pytest
 
 from mobjrec import checkpoint, record, train
 from mobjrec.config import dump, load
+from mobjrec.dry import traced
 from mobjrec.errors import NumericError, RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.resolve import complete
@@ -132,20 +133,32 @@ def test_dump_of_complete_is_complete(whole):
     [
         (
             "evaluate.select=click/ndcg@50",
-            r"evaluate.select: click/ndcg@50 is not measured.*did you mean click/ndcg@5\?",
+            r"evaluate.select: click/ndcg@50 is not measured.*did you mean `click/ndcg@5`\?",
         ),
-        ("evaluate.metrics=[ndgc@5]", r"evaluate.metrics: no metric ndgc.*did you mean ndcg\?"),
+        ("evaluate.metrics=[ndgc@5]", r"evaluate.metrics.0: no metric ndgc.*did you mean ndcg\?"),
         (
             "objectives.click.label=clicks",
             r"objectives.click: label clicks is not there; labels are click, satisfaction",
         ),
         ("tokenizer=null", "tokenizer: a template reads text"),
         ("model.item.text='{titel}'", r"no column titel; .*did you mean \{title\}\?"),
+        (
+            "parallel.devices=3",
+            r"batch.lists is 16, but parallel.devices is 3, .* batch.lists=15, or parallel.devices=2",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_any_work(cache, tmp_path, change, says):
     with pytest.raises(UserError, match=says):
         train.run(load(TINY, [change]), tmp_path / "run", cache, quiet=True)
+
+
+@pytest.mark.parametrize("start", [train.run, lambda config, folder, cache, quiet: traced(config, cache)])
+def test_lists_that_the_machines_devices_cannot_share_are_told_before_data_are_read(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("mobjrec.parts.data_of", None)
+    says = r"batch.lists is 15, but parallel.devices is null, which takes all 8 cpu .* batch.lists=16, or parallel.devices=5"
+    with pytest.raises(UserError, match=says):
+        start(load(TINY, ["batch.lists=15", "parallel.devices=null"]), tmp_path / "run", tmp_path / "cache", quiet=True)
 
 
 IDS = [
@@ -270,7 +283,14 @@ def test_the_line_of_an_evaluation_has_every_objective_on_its_own_label(cache):
     parts = assemble(complete(load(TINY)), cache)
     values = {
         f"valid/{key}/{metric}": 0.5
-        for key in ("click", "click:satisfaction", "recall:click", "recall:satisfaction", "satisfaction", "utility:click")
+        for key in (
+            "click",
+            "click:satisfaction",
+            "recall:click",
+            "recall:satisfaction",
+            "satisfaction",
+            "utility:click",
+        )
         for metric in ("ndcg@5", "auc")
     }
     shown = train.shown_metrics(parts, {**values, "valid/satisfaction/ndcg@5": None})
