@@ -75,7 +75,11 @@ def run(
     segments: bool = False,
     zeros: frozenset[str] = frozenset(),
 ) -> Evaluation:
-    """Metrics of a split's lists. The result does not depend on the block's size.
+    """Metrics of a split's lists, BLOCK of them at a time.
+
+    Where nothing is drawn (`catalogue`, `as_logged` without a size) the result does not depend on BLOCK. What is drawn is
+    drawn block by block, so under `uniform` and a `size` another BLOCK draws other items; under `in_batch` a block is the
+    batch: its lists rank the items of all of them, and a larger one makes the task harder.
 
     names: metrics, the config's by default   limit: only the first so many lists   preference: of the utility's order,
     equal by default   scale: {objective: (mean, deviation)} of its predictions, see `scale_of`   segments: also with

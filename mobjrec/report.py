@@ -108,7 +108,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         trained.memory,
         split,
         scale=trained.scale,
-        names=evaluate.BROAD,
+        names=tuple(dict.fromkeys([*evaluate.BROAD, *trained.parts.config.evaluate.metrics])),
         candidates=catalogue() if full else None,
         segments=True,
         zeros=frozenset(label for label, after in unshown.items() if not after),

@@ -53,7 +53,8 @@ def in_batch(negatives: int = 0, size: int | None = None) -> Candidates:
     """One set for all lists: the items of all of them, each once, and `negatives` more drawn uniformly.
 
     For a list, items of others that its user met in this or an earlier split are masked: they are false negatives.
-    log_q is the log of an item's share of training events; no loss reads it yet.
+    log_q is the log of an item's share of training events, written down for losses of one's own: none here reads it,
+    so scores are not corrected for how often an item is drawn.
     UserError for less than 0 negatives and a size below 1.
     """
     if negatives < 0:
