@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobjrec import notes
+from mobjrec import notes, shipped
 from mobjrec.cache import cache_folder
 from mobjrec.config import Config, plain
 from mobjrec.defaults import load, parse, settled
-from mobjrec.errors import MISTAKES, UserError
+from mobjrec.errors import MISTAKES, RunFolderError, UserError
 from mobjrec.overrides import override
 from mobjrec.paths import located
 from mobjrec.problems import report
@@ -36,15 +36,16 @@ def fit(
 ) -> Trained:
     """Train and open the run.
 
-    config: a file, a mapping like one, or a Config; its `data` block may stand without files where frames are given
+    config: a file, the name of a shipped config, a mapping like a file, or a Config; its `data` block may stand
+        without files where frames are given
     events, items, users: pandas DataFrames or pyarrow Tables, written beside the run as Parquet, which the run then reads
     in place of the files that the config names; files that no frame replaces are read where they lie
     run: the run folder; a new one under runs/ by default, which is taken away again where nothing could be trained
     changes: "a.b.c=value", over whatever `config` is
-    UserError as on the command line.
+    UserError as on the command line, RunFolderError for a folder that cannot be one.
     """
     if isinstance(config, str | Path):
-        config = load(Path(config), changes)
+        config = load(shipped.config(str(config)), changes)
     elif changes or not isinstance(config, Config):
         config = parse(_changed(config, changes))
     else:
@@ -69,7 +70,12 @@ def with_frames(config: Config, tables: Mapping[str, Any], folder: Path) -> Conf
     import pyarrow.parquet as pq
 
     beside = beside_of(folder)
-    beside.mkdir(parents=True, exist_ok=True)
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        # A ValueError is a NUL in the name.
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"{str(beside)!r} cannot be the folder of the frames: {reason}") from error
     data = plain(config.data)
     here = Path(data["path"])
     # What no table replaces stays where it lies.

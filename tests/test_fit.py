@@ -13,7 +13,7 @@ from mobjrec import record, train
 from mobjrec.config import parse
 from mobjrec.data.example import example
 from mobjrec.defaults import settled
-from mobjrec.errors import UserError
+from mobjrec.errors import RunFolderError, UserError
 
 TINY = Path(__file__).parent / "tiny.yaml"
 CONFIG = {
@@ -137,3 +137,22 @@ def test_nothing_is_left_where_nothing_was_trained(frames, tmp_path, monkeypatch
     with pytest.raises(UserError, match="label"):
         mobjrec.fit(CONFIG, frames[0].rename(columns={"click": "clicked"}), quiet=True)
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_shipped_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained = []
+    monkeypatch.setattr(frames_module, "train_run", lambda config, *_, quiet: trained.append(config))
+    monkeypatch.setattr(frames_module, "load_run", lambda folder: folder)
+    assert mobjrec.fit("quickstart", run="here", changes=("seed=3",)) == Path("here")
+    assert trained[0].data.use == "synthetic" and trained[0].seed == 3
+    with pytest.raises(UserError, match=r"no config file quickstar, .*shipped are: article"):
+        mobjrec.fit("quickstar", run="here")
+
+
+@pytest.mark.parametrize("name, said", [("a\0b", "null byte"), ("file/run", "Not a directory")])
+def test_a_run_that_cannot_be_a_folder_is_one_sentence_with_frames_and_without(name, said, frames, tmp_path):
+    (tmp_path / "file").write_text("")
+    for given in (frames[0], None):
+        with pytest.raises(RunFolderError, match=f"cannot be .*folder.*{said}"):
+            mobjrec.fit(CONFIG, given, run=f"{tmp_path}/{name}", quiet=True)
