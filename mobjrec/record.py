@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -55,16 +56,18 @@ class Record:
     def start(self, step: int, command: Sequence[str] = tuple(sys.argv)) -> list[str]:
         """Make the folder that of a run at `step`: rows of later steps are cut, config and environment written.
 
-        Returns a sentence for each version or device that is not that of the last start.
+        Returns a sentence for each version or device that is not that of the last start. RunFolderError where the disk
+        does not take them.
         """
         starts = _starts(self.folder)
         now = {"step": step, "command": list(command), **environment()}
-        _replace(self.folder / "config.yaml", self._config)
-        _replace(self.folder / "env.json", json.dumps([*starts, now], indent=1))
-        (self.folder / "result.json").unlink(missing_ok=True)
-        _cut(self.folder / "metrics.jsonl", step)
-        self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._events = _event_file(self.folder / "events", len(starts), step)
+        with _written(self.folder):
+            _replace(self.folder / "config.yaml", self._config)
+            _replace(self.folder / "env.json", json.dumps([*starts, now], indent=1))
+            (self.folder / "result.json").unlink(missing_ok=True)
+            _cut(self.folder / "metrics.jsonl", step)
+            self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._events = _event_file(self.folder / "events", len(starts), step)
         return changes(starts[-1], now) if starts else []
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
@@ -91,9 +94,13 @@ class Record:
             self.lost += 1
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write `result.json`: the run is over. A later start with more steps takes it away again."""
+        """Write `result.json`: the run is over. A later start with more steps takes it away again.
+
+        RunFolderError where the disk does not take it; given again, the command comes here from the last sealed step.
+        """
         plain = {name: _plain(value) for name, value in result.items()}
-        _replace(self.folder / "result.json", json.dumps(plain, indent=1))
+        with _written(self.folder):
+            _replace(self.folder / "result.json", json.dumps(plain, indent=1))
 
     def close(self) -> None:
         """Close the files and free the folder; a second call does nothing."""
@@ -211,13 +218,29 @@ def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """RunFolderError, with path and reason, for what the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{error.filename or folder} cannot be written: {error.strerror or error}; the steps sealed before are intact: "
+            "mend that (df says if the disk is full) and give the same command again"
+        ) from error
+
+
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _cut(path: Path, step: int) -> None:

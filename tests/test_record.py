@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -259,3 +260,17 @@ def test_a_name_that_leads_nowhere_is_refused(name, said, tmp_path):
     with pytest.raises(RunFolderError, match=said):
         record.open(tmp_path / name, "seed: 0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "loop"]
+
+
+@pytest.mark.parametrize("write", [lambda log: log.start(0), lambda log: log.finish({"steps": 3})])
+def test_a_disk_that_takes_no_file_is_a_sentence_and_leaves_what_is_there(write, log, monkeypatch):
+    log.write(1, "train", {"loss": 1.0})
+    before = {path: path.read_bytes() for path in log.folder.rglob("*") if path.is_file()}
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFolderError, match=r"(config.yaml|result.json) cannot be written: No space left on device"):
+        write(log)
+    assert {path: path.read_bytes() for path in log.folder.rglob("*") if path.is_file()} == before
