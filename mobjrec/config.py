@@ -15,7 +15,7 @@ from pydantic import ValidationInfo as Info
 from pydantic_core import PydanticCustomError
 
 from mobjrec.errors import UserError
-from mobjrec.overrides import override
+from mobjrec.overrides import EXCLUSIVE, override
 from mobjrec.problems import KeyPath, Problem, found, misfits, report
 from mobjrec.yaml_reader import MAX_DEPTH, file_text, read
 from mobjrec.yaml_writer import written
@@ -68,7 +68,8 @@ def _one(here: str, value: Any, info: Info, others: Sequence[str]) -> Any:
         if len(given) != 1:
             names = " or ".join([*others, here])
             found = " and ".join(given) or "none"
-            raise PydanticCustomError("one_of", f"found {found}; expected exactly one of {names} (null unsets a key)")
+            text = f"found {found}; expected exactly one of {names} (null unsets a key)"
+            raise PydanticCustomError("one_of", text, {"none_of": [] if given else [*others, here]})
     return value
 
 
@@ -284,9 +285,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-
-EXCLUSIVE = ("minutes", "epochs", "steps")
 
 
 def validated(mapping: Mapping[str, Any], places: Mapping[KeyPath, str]) -> Config:

@@ -6,6 +6,10 @@ from typing import Any
 from mobjrec.problems import KeyPath, Problem, dotted, found, nearest
 from mobjrec.yaml_reader import read
 
+# Of these keys, where they stand side by side, one is given.
+EXCLUSIVE = ("minutes", "epochs", "steps")
+PACES = ((), ("evaluate", "every"), ("save", "every"))
+
 
 def override(
     value: dict[str, Any],
@@ -17,9 +21,11 @@ def override(
 ) -> None:
     """Write each `a.b=value` into `value` and the override itself into `places`; what is wrong goes to `problems`.
 
-    roots: the first keys that there are. Keys below them are made on the way; a key given twice is a problem.
+    roots: the first keys that there are. Keys below them are made on the way; a key given twice is a problem. One of the
+    keys that exclude each other sets the others to null, but for those that are overridden themselves.
     """
     seen: set[str] = set()
+    given = {tuple(text.partition("=")[0].strip().split(".")) for text in overrides}
     for text in overrides:
         place = f"override `{text if len(text) <= 80 else text[:77] + '...'}`"
         name, equals, right = text.partition("=")
@@ -41,9 +47,21 @@ def override(
             for old in stale:
                 del places[old]
             places[path] = place
+            if not fault and document.value is not None:
+                _unset_others(value, path, given)
         seen.add(name)
         if fault:
             problems.append(Problem((), fault, place))
+
+
+def _unset_others(value: dict[str, Any], path: tuple[str, ...], given: set[tuple[str, ...]]) -> None:
+    """Null for what the key at this path excludes, if the config has it and no override gives it."""
+    *above, last = path
+    if last not in EXCLUSIVE or tuple(above) not in PACES:
+        return
+    for key in above:
+        value = value[key]
+    value |= {key: None for key in EXCLUSIVE if key != last and key in value and (*above, key) not in given}
 
 
 def _put(value: dict[str, Any], path: tuple[str, ...], new: Any) -> str:

@@ -87,7 +87,17 @@ def dotted(path: KeyPath) -> str:
 
 def misfits(errors: Iterable[Any], root: type) -> list[Problem]:
     """pydantic's findings (`ValidationError.errors()`) about its model `root`, in our words."""
-    return [_misfit(one, root) for one in errors]
+    errors = list(errors)
+    # A misspelt key that was meant for the absent one is told of already.
+    return [_misfit(one, root) for one in errors if not any(_meant(other, one, root) for other in errors)]
+
+
+def _meant(other: Any, one: Any, root: type) -> bool:
+    """Whether `other` is a misspelt key for one of those of which `one` found none."""
+    if one["type"] != "one_of" or other["type"] != "extra_forbidden" or one["loc"][:-1] != other["loc"][:-1]:
+        return False
+    near = difflib.get_close_matches(str(other["loc"][-1])[:100], _at(other["loc"][:-1], root).model_fields, n=1)
+    return bool(near) and near[0] in one["ctx"]["none_of"]
 
 
 def _misfit(error: Any, root: type) -> Problem:

@@ -413,3 +413,43 @@ def test_reading_a_config_imports_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "overrides, given",
+    [
+        (("steps=3",), {"steps": 3}),
+        (("epochs=null", "steps=3"), {"steps": 3}),
+        (("steps=3", "epochs=null"), {"steps": 3}),
+        (("epochs=2",), {"epochs": 2.0}),
+        (("steps=null",), {"epochs": 5.0}),
+    ],
+)
+def test_an_override_of_one_of_the_keys_that_exclude_each_other_wins(overrides, given, loaded):
+    found = plain(loaded(TEXT, *overrides))
+    assert {name: found[name] for name in ("epochs", "steps") if name in found} == given
+
+
+def test_it_wins_below_save_and_evaluate_too(loaded):
+    text = dump(loaded(TEXT, "evaluate.every={epochs: 1}"))
+    found = plain(loaded(text, "save.every.epochs=2", "evaluate.every.steps=9"))
+    assert found["save"]["every"] == {"epochs": 2.0} and found["evaluate"]["every"] == {"steps": 9}
+    assert plain(loaded(text, "save.every.minutes=3"))["save"]["every"] == {"minutes": 3.0}
+
+
+def test_overrides_of_both_are_refused(faults):
+    assert len(faults(TEXT, "epochs=2", "steps=3")) == 1
+    assert "found epochs and steps" in faults(TEXT, "epochs=2", "steps=3")[0]
+
+
+@pytest.mark.parametrize(
+    "here, there", [("epochs: 5", "epohcs: 5"), ("window: 1}", "window: 1}\nsave: {every: {step: 5}}")]
+)
+def test_a_misspelt_key_is_not_told_again_as_one_that_is_missing(here, there, faults):
+    (one,) = faults(TEXT.replace(here, there))
+    assert "did you mean" in one
+
+
+def test_another_key_that_is_none_does_not_hide_that_the_length_is_missing(faults):
+    said = faults(TEXT.replace("epochs: 5", "length: 5"))[1:]
+    assert ["length: this is not a key" in said[0], "steps: found none" in said[1]] == [True, True]
