@@ -71,7 +71,7 @@ class Join(nnx.Module):
 
 
 class Hidden(nnx.Module):
-    """Layers x -> dropout(gelu(W x + b)), then a linear map without bias to `width`; x itself where `layers` is empty.
+    """Layers x -> dropout(gelu(W x + b)), then a linear map without bias to `width`; dropout(x) where `layers` is empty.
 
     x [N, ..., width], keys [N] or None.
     """
@@ -85,7 +85,7 @@ class Hidden(nnx.Module):
     def __call__(self, x: Array, keys: Array | None) -> Array:
         for place, layer in enumerate(self.layers):
             x = dropout(jax.nn.gelu(layer(x)), self.rate, keys, 1 + place)
-        return x if self.out is None else self.out(x)
+        return dropout(x, self.rate, keys, 1) if self.out is None else self.out(x)
 
 
 class ItemTower(nnx.Module):

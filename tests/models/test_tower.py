@@ -251,3 +251,17 @@ def test_pooling_of_a_single_vector_is_that_vector():
 def test_modules_hold_no_random_state():
     module = item_tower(layers=(4,), rate=0.5, id_dropout=0.1)(nnx.Rngs(0))
     assert {type(leaf).__name__ for _, leaf in nnx.to_flat_state(nnx.state(module))} == {"Param"}
+
+
+def test_without_layers_dropout_is_of_the_vectors_themselves():
+    keys = jax.random.split(KEY, 2)
+    ids = np.tile(IDS[:1, :1], (2, 400, 1))
+    features = np.tile(FEATURES[:1, :1], (2, 400, 1))
+    made = {rate: item_tower(text=0, rate=rate) for rate in (0.0, 0.5)}
+    params = first(made[0.0])
+    plain = program(made[0.0])(params, None, ids, features, keys)
+    np.testing.assert_array_equal(plain, program(made[0.5])(params, None, ids, features, None))
+    dropped = np.asarray(program(made[0.5])(params, None, ids, features, keys))
+    stays = dropped != 0
+    assert abs(stays.mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(dropped[stays], 2 * np.asarray(plain)[stays])
