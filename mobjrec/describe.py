@@ -1,6 +1,7 @@
 """`mobjrec data show`: what is in a corpus, and, of a config, its lists and one of them as the model will see it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def text_kinds(feed: Feed) -> Iterator[tuple[str, Ragged]]:
             yield name, tokens
 
 
+def joined(texts: Sequence[str]) -> str:
+    """Texts one after the other, a space where they would run into each other: tokens never reach over such a joint."""
+    kept = [text for text in texts if text]
+    gaps = ["" if a[-1].isspace() or b[0].isspace() else " " for a, b in pairwise(kept)]
+    return "".join(map(str.__add__, kept, [*gaps, ""]))
+
+
 def example(dataset: Dataset, inputs: Mapping[str, Input]) -> Text:
     """The training list in the middle: its user's text and history, and its first items with labels."""
     lists = dataset.train
@@ -143,7 +151,7 @@ def example(dataset: Dataset, inputs: Mapping[str, Input]) -> Text:
     if profile or event:
         told = str(render(profile, dataset.users, "model.user.text")[user]) if profile else ""
         every = render(event, dataset.items, "model.user.text") if event else np.array([])
-        lines.append("  user text: " + told + "".join(str(every[item]) for item in names[: 2 * ITEMS] if event))
+        lines.append("  user text: " + joined([told, *(str(every[item]) for item in names[: 2 * ITEMS] if event)]))
     if inputs["user"].history:
         lines.append(
             "  history as item vectors, newest first: " + ", ".join(dataset.items.id[names[: 2 * ITEMS]].tolist())

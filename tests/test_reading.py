@@ -10,7 +10,7 @@ from mobjrec import cli
 from mobjrec.config import parse
 from mobjrec.data.corpus import events_from, table_from
 from mobjrec.defaults import load, settled
-from mobjrec.describe import described, named
+from mobjrec.describe import described, joined, named
 from mobjrec.errors import UserError
 from mobjrec.reading import data_of, objectives_of, warn_of_lists_of_one
 from mobjrec.types import Corpus
@@ -258,3 +258,17 @@ def test_the_command_shows_a_corpus_or_says_what_there_is(asked, code, words, mo
     assert (end.value.code or 0) == code
     said = "".join(capsys.readouterr())
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    "texts, shown",
+    [
+        (["Liked: ", "Ran", "Ugetsu"], "Liked: Ran Ugetsu"),
+        (["", "Ran. ", "Ugetsu. "], "Ran. Ugetsu. "),
+        (["From Rome", ", Ran", "", "\nUgetsu"], "From Rome , Ran\nUgetsu"),
+        (["Rome"], "Rome"),
+        ([""], ""),
+    ],
+)
+def test_history_texts_stand_apart_as_their_tokens_do(texts, shown):
+    assert joined(texts) == shown
