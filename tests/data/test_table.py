@@ -294,7 +294,7 @@ def test_a_list_of_two_users_is_refused_with_its_rows(tmp_path):
 def test_ids_that_the_item_table_does_not_know_are_named_with_their_rows(tmp_path):
     write(tmp_path, "items.csv", "item,title\n1,a\n")
     found = failure(tmp_path, rows("u,1,1,0", "u,9,1,0", "u,8,1,0", "u,9,1,0"), items="items.csv")
-    assert "2 ids are not in the item table, the first: '9' (row 2), '8' (row 3)" in found
+    assert f"2 ids are not in {tmp_path / 'items.csv'}, the first: '9' (row 2), '8' (row 3)" in found
 
 
 def test_two_rows_of_one_item_are_refused_naming_both(tmp_path):

@@ -83,8 +83,8 @@ def table(
     """
     reading = Reading(time_unit, separator, missing_text)
     failures: list[str] = []
-    item_table = _side(items, path, item_columns, columns.item, reading, encoding, encoding_errors, failures)
-    user_table = _side(users, path, user_columns, columns.user, reading, encoding, encoding_errors, failures)
+    item_side = _side(items, path, item_columns, columns.item, reading, encoding, encoding_errors, failures)
+    user_side = _side(users, path, user_columns, columns.user, reading, encoding, encoding_errors, failures)
     try:
         file = opened(events, path, encoding, encoding_errors)
         read = parse.columns(file, *_event_wishes(file, columns, kinds, reading))
@@ -92,8 +92,8 @@ def table(
         raise UserError("\n".join([str(error), *failures])) from error
     if failures:
         raise UserError("\n".join(failures))
-    user, user_table = _rows(read["user"], user_table, file.name, columns.user, failures)
-    item, item_table = _rows(read["item"], item_table, file.name, columns.item, failures)
+    user, user_table = _rows(read["user"], user_side, file.name, columns.user, failures)
+    item, item_table = _rows(read["item"], item_side, file.name, columns.item, failures)
     if failures:
         raise UserError("\n".join(failures))
     found = _events(read, user, item)
@@ -113,13 +113,13 @@ def _side(
     encoding: str,
     errors: Literal["strict", "replace"],
     failures: list[str],
-) -> Table | None:
-    """The item or user table, None where none is named; what is wrong goes to `failures`."""
+) -> tuple[Table, str] | None:
+    """The item or user table and its file's name, None where none is named; what is wrong goes to `failures`."""
     if isinstance(source, str) and not source:
         return None
     try:
         file = opened(source, folder, encoding, errors)
-        return side_table(file, columns, columns.id or id_column, reading)
+        return side_table(file, columns, columns.id or id_column, reading), file.name
     except UserError as error:
         failures.append(str(error))
         return None
@@ -184,19 +184,20 @@ def _events(read: dict, user: np.ndarray, item: np.ndarray) -> Events:
 
 
 def _rows(
-    ids: tuple[np.ndarray, pa.Array], side: Table | None, file: str, column: str, failures: list[str]
+    ids: tuple[np.ndarray, pa.Array], side: tuple[Table, str] | None, file: str, column: str, failures: list[str]
 ) -> tuple[np.ndarray, Table]:
     """(row of each event in the table, the table): made of the events' ids where there is none."""
     codes, names = ids
     if side is None:
         return codes, Table(parse.as_strings(names), {}, {}, {})
-    at = pc.index_in(names, value_set=pa.array(side.id.tolist(), pa.string())).fill_null(-1).to_numpy(False)
+    known, source = side
+    at = pc.index_in(names, value_set=pa.array(known.id.tolist(), pa.string())).fill_null(-1).to_numpy(False)
     unknown = np.flatnonzero(at < 0)
     if len(unknown):
         first = [f"{names[int(code)].as_py()!r} (row {int(np.argmax(codes == code)) + 1})" for code in unknown[:3]]
-        found = f"{file}, column {column}: {len(unknown)} ids are not in the {column} table"
+        found = f"{file}, column {column}: {len(unknown)} ids are not in {source}"
         failures.append(f"{found}, the first: {', '.join(first)}; add their rows or drop the events")
-    return at.astype(np.int32)[codes], side
+    return at.astype(np.int32)[codes], known
 
 
 def _lists_checked(events: Events, duplicates: str, file: str) -> Events:
