@@ -77,7 +77,10 @@ def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = 
 def _made(seam: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """A nested piece: the loss or metric itself, once it was traced by shape, or what the factory makes."""
     if seam not in THEMSELVES:
-        return function(**arguments)
+        found = function(**arguments)
+        if seam in SMALLEST and not callable(found):
+            raise ValueError(f"it makes a {type(found).__name__}; expected a function that makes a module")
+        return found
     scores, where = jax.ShapeDtypeStruct((1, 128), jnp.float32), jax.ShapeDtypeStruct((1, 128), jnp.bool_)
     jax.eval_shape(lambda s, y, w: function(s, y, where=w, **arguments), scores, scores, where)
     return functools.partial(function, **arguments) if arguments else function
@@ -116,11 +119,11 @@ def _check_weighting(
     weighting: Weighting | None, objectives: dict[str, Objective], data: Mapping[str, Any], problems: list[Problem]
 ) -> None:
     """A weighting that does not fit the objectives' number or their signs."""
-    if weighting is None:
+    if weighting is None or not _named(data):
         return
     path, settings = ("weighting",), data["weighting"]
     try:
-        jax.eval_shape(lambda: weighting.init(len(data["objectives"])))
+        jax.eval_shape(lambda: weighting.init(len(_named(data))))
     except ValueError as error:
         problems += [one for one in complaints(error, settings, path) if not touched(one.path, problems)]
     below = [name for name, one in objectives.items() if not one.positive]
@@ -176,7 +179,7 @@ def _check_metrics(objectives: dict[str, Objective], data: Mapping[str, Any], pr
         text = "found a list of 0; expected at least one metric, such as ndcg@10"
         problems.append(Problem(("evaluate", "metrics"), text))
     select = told.get("select")
-    if not isinstance(select, str) or not select or len(objectives) != len(data.get("objectives", ())):
+    if not isinstance(select, str) or not select or objectives.keys() != _named(data).keys():
         return
     known = selectable(objectives, metrics)
     if select not in known:
@@ -232,7 +235,7 @@ def _model(
     spec = _spec(bound, objectives, data, context)
     heads = {head: width for one in objectives.values() for head, width in one.heads.items()}
     # An objective that was refused has heads too, by one of the names that it is given.
-    for name, block in data.get("objectives", {}).items():
+    for name, block in _named(data).items():
         if name not in objectives and isinstance(block, Mapping):
             heads |= {value: 1 for key, value in block.items() if isinstance(value, str) and key not in ("use", "loss")}
 
@@ -269,6 +272,11 @@ def _rows(data: Mapping[str, Any]) -> dict[str, int]:
     return {
         name: row if type(row) is int and row > 2 else BatchOf.model_fields[name].default for name, row in found.items()
     }
+
+
+def _named(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The objectives' blocks, {} where that key is wrong."""
+    return data["objectives"] if isinstance(data.get("objectives"), Mapping) else {}
 
 
 def _columns(given: Input) -> SideSpec:

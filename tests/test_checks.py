@@ -10,7 +10,7 @@ import pytest
 
 import mobjrec
 from mobjrec.config import parse_text
-from mobjrec.defaults import load, settled
+from mobjrec.defaults import load, parse, settled
 from mobjrec.errors import UserError
 from mobjrec.yaml_reader import read
 
@@ -214,6 +214,22 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
 def test_what_cannot_be_together_is_refused_before_data_are_read(changes, said, never):
     with pytest.raises(UserError, match=said):
         load(TINY, changes)
+
+
+@pytest.mark.parametrize("key", ["objectives", "model", "weighting", "optimizer", "lists", "batch", "evaluate"])
+@pytest.mark.parametrize("value", [3, [], {}, {"use": 3}, {"x": {"use": "single"}}, None])
+def test_a_wrong_block_does_not_keep_others_from_being_checked(key, value, never):
+    data = read(TINY.read_text(), "").value
+    data["tokenizer"]["size"], data[key] = 3, value
+    with pytest.raises(UserError, match=r"tokenizer\.size: size is 3") as caught:
+        parse(data)
+    assert f"  {key}" in str(caught.value) or key == "evaluate"
+
+
+@pytest.mark.parametrize("setting", ["encoder", "scorer"])
+def test_a_piece_that_makes_something_else_is_named(setting, never):
+    with pytest.raises(UserError, match=rf"model\.{setting}: it makes a str; expected a function that makes a module"):
+        load(TINY, [f"model.{setting}={{use: 'test_checks:nothing'}}"])
 
 
 def test_a_corpus_that_cannot_make_itself_is_refused_in_all_its_settings(never):
