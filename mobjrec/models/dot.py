@@ -10,7 +10,7 @@ from mobjrec.types import Array, Scorer, Spec
 
 
 def dot(bias: bool | tuple[str, ...] = False) -> Scorer:
-    """Inner product of user and item: s_k = <a_k u, v>, a_k a learnt scale per dimension, ones at the start.
+    """Inner product of user and item: s_k = <a_k u, v>, a_k a learnt scale per dimension, from ones; zeros beside a bias.
 
     A single score has no scale: it is u.v, and with ids alone the ranker is matrix factorisation (Koren et al. 2009).
     bias: heads (true: all) to which m_k + <b_k, u> + <c_k, v> is added, all learnt from zero: the mean, the user's and
@@ -50,10 +50,16 @@ class Product(nnx.Module):
     """
 
     def __init__(self, width: int, heads: dict[str, int], own: frozenset[str], temperature: float | None):
-        several = sum(heads.values()) > 1
         self.temperature = temperature
         self.widths = tuple(heads.items())
-        self.heads = nnx.Dict({name: Head(width, size, several, name in own) for name, size in heads.items()})
+
+        def start(name: str) -> float | None:
+            """A head's first scale; from 0 a rating's need not spend the run on shrinking a click's large products."""
+            if sum(heads.values()) == 1:
+                return None
+            return 0.0 if name in own and temperature is None else 1.0
+
+        self.heads = nnx.Dict({name: Head(width, size, start(name), name in own) for name, size in heads.items()})
 
     def __call__(self, users: Array, items: Array, *unread: Array | None) -> dict[str, Array]:
         user = users[:, 0]
@@ -69,13 +75,13 @@ class Product(nnx.Module):
 
 
 class Head(nnx.Module):
-    """A head's scale of the user [size, width]; its bias [size] and its read-outs of user and item, [size, width] each.
+    """A head's scale of the user [size, width], None without; its bias [size] and read-outs of user and item, as the scale.
 
     The item's read-out is added to the scaled user, so that it costs no product of its own.
     """
 
-    def __init__(self, width: int, size: int, scale: bool, bias: bool):
-        self.scale = nnx.Param(jnp.ones((size, width))) if scale else None
+    def __init__(self, width: int, size: int, start: float | None, bias: bool):
+        self.scale = None if start is None else nnx.Param(jnp.full((size, width), start))
         self.bias = nnx.Param(jnp.zeros(size)) if bias else None
         self.user = nnx.Param(jnp.zeros((size, width))) if bias else None
         self.item = nnx.Param(jnp.zeros((size, width))) if bias else None

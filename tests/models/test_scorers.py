@@ -129,7 +129,8 @@ def test_heads_scale_the_user_starting_at_one():
 def test_a_biased_head_adds_a_constant_and_read_outs_of_user_and_item():
     params, score = built(dot(bias=("stars",)), {"click": 1, "stars": 2})
     assert set(params["heads"]["click"]) == {"scale"}
-    assert all(not params["heads"]["stars"][name].any() for name in ("bias", "user", "item"))
+    assert all(not params["heads"]["stars"][name].any() for name in ("scale", "bias", "user", "item"))
+    assert (params["heads"]["click"]["scale"] == 1).all()
     params = moved(params)
     u, v, p = USERS[:, 0], ITEMS, params["heads"]["stars"]
     wanted = np.einsum("kd,bd,bld->blk", p["scale"], u, v) + np.einsum("kd,bld->blk", p["item"], v)
