@@ -81,7 +81,7 @@ class Head(nnx.Module):
     """
 
     def __init__(self, width: int, size: int, start: float | None, bias: bool):
-        self.scale = None if start is None else nnx.Param(jnp.full((size, width), start))
+        self.scale = None if start is None else nnx.Param(jnp.full((size, width), start, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(size)) if bias else None
         self.user = nnx.Param(jnp.zeros((size, width))) if bias else None
         self.item = nnx.Param(jnp.zeros((size, width))) if bias else None
