@@ -19,26 +19,33 @@ NONE = SideSpec()
 SPEC = Spec(vocabulary=0, users=NONE, items=NONE, context=NONE, labels={}, lists=1, catalogue=1)
 WITH_CONTEXT = SPEC._replace(context=SideSpec(ids=(Column("tab", 4),), numbers=("hour",)))
 DRAW = np.random.default_rng(0)
-USERS = jnp.asarray(DRAW.normal(size=(B, 1, D)), jnp.float32)
-ITEMS = jnp.asarray(DRAW.normal(size=(B, L, D)), jnp.float32)
-HOUR = jnp.asarray(DRAW.normal(size=(B, L, 1)), jnp.float32)
-TAB = jnp.asarray(DRAW.integers(0, 4, size=(B, L, 1)), jnp.int32)
+USERS = DRAW.normal(size=(B, 1, D)).astype(np.float32)
+ITEMS = DRAW.normal(size=(B, L, D)).astype(np.float32)
+HOUR = DRAW.normal(size=(B, L, 1)).astype(np.float32)
+TAB = DRAW.integers(0, 4, size=(B, L, 1)).astype(np.int32)
 
 
 def built(scorer, heads, spec=SPEC):
     def make(rngs):
         return scorer(D, heads, spec, rngs)
 
-    params = init(make)(KEY)
-    return params, lambda params, users=USERS, items=ITEMS, keys=None: bind(make)(params)(
-        users, items, HOUR, TAB, None, keys
-    )
+    bound = bind(make)
+
+    @jax.jit
+    def score(params, users=USERS, items=ITEMS, keys=None):
+        return bound(params)(users, items, HOUR, TAB, None, keys)
+
+    return jax.tree.map(np.asarray, jax.jit(init(make))(KEY)), score
 
 
 def moved(params):
     """Parameters away from ones and zeros."""
     draw = np.random.default_rng(9)
-    return jax.tree.map(lambda a: a + jnp.asarray(draw.normal(size=a.shape, scale=0.3), jnp.float32), params)
+    return jax.tree.map(lambda a: a + draw.normal(size=a.shape, scale=0.3).astype(np.float32), params)
+
+
+def gelu(x):
+    return np.asarray(jax.nn.gelu(x))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,7 @@ def test_a_biased_head_adds_a_constant_and_read_outs_of_user_and_item():
 def test_a_biased_cosine_reads_directions_alone():
     params, score = built(cosine(0.5, bias=True), {"click": 1})
     params = moved(params)
-    u, v, p = unit(USERS[:, 0]), unit(ITEMS), params["heads"]["click"]
+    u, v, p = *map(np.asarray, (unit(USERS[:, 0]), unit(ITEMS))), params["heads"]["click"]
     wanted = np.einsum("bd,bld->bl", u, v) / 0.5 + v @ p["item"][0] + (u @ p["user"][0] + p["bias"])[:, None]
     np.testing.assert_allclose(score(params)["click"], wanted, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(score(params, USERS * 7, ITEMS * 0.1)["click"], wanted, rtol=1e-4, atol=1e-5)
@@ -221,15 +228,15 @@ def test_a_temperature_that_is_not_positive_is_refused():
 def test_the_first_layer_in_parts_is_the_layer_over_the_concatenation(shared):
     params, score = built(mlp((16, 8), product=False), {"click": 1, "stars": 3})
     params = moved(params)
-    u = jnp.broadcast_to(USERS, ITEMS.shape)
-    v = jnp.broadcast_to(ITEMS[:1], ITEMS.shape) if shared else ITEMS
-    kernel = jnp.concatenate([params["first"][name] for name in ("user", "item", "product", "distance")])
-    x = jax.nn.gelu(jnp.concatenate([u, v, u * v, jnp.abs(u - v)], -1) @ kernel + params["first"]["bias"])
-    x = jax.nn.gelu(x @ params["layers"]["0"]["kernel"] + params["layers"]["0"]["bias"])
+    u = np.broadcast_to(USERS, ITEMS.shape)
+    v = np.broadcast_to(ITEMS[:1], ITEMS.shape) if shared else ITEMS
+    kernel = np.concatenate([params["first"][name] for name in ("user", "item", "product", "distance")])
+    x = gelu(np.concatenate([u, v, u * v, np.abs(u - v)], -1) @ kernel + params["first"]["bias"])
+    x = gelu(x @ params["layers"]["0"]["kernel"] + params["layers"]["0"]["bias"])
     found = score(params, USERS, ITEMS[:1] if shared else ITEMS)
-    scale = float(jnp.abs(x @ params["heads"]["stars"]["kernel"]).max())
-    assert float(jnp.abs(found["stars"] - x @ params["heads"]["stars"]["kernel"]).max()) < 1e-6 * max(scale, 1.0)
-    assert float(jnp.abs(found["click"] - (x @ params["heads"]["click"]["kernel"])[..., 0]).max()) < 1e-6 * max(
+    scale = float(np.abs(x @ params["heads"]["stars"]["kernel"]).max())
+    assert float(np.abs(found["stars"] - x @ params["heads"]["stars"]["kernel"]).max()) < 1e-6 * max(scale, 1.0)
+    assert float(np.abs(found["click"] - (x @ params["heads"]["click"]["kernel"])[..., 0]).max()) < 1e-6 * max(
         scale, 1.0
     )
 
@@ -238,7 +245,7 @@ def test_the_product_is_added_to_every_score():
     params, score = built(mlp((16,)), {"click": 1, "stars": 3})
     bare, alone = built(mlp((16,), product=False), {"click": 1, "stars": 3})
     both, rest = score(params), alone({name: params[name] for name in bare})
-    product = jnp.einsum("bd,bld->bl", USERS[:, 0], ITEMS)  # its scales start at 1
+    product = np.einsum("bd,bld->bl", USERS[:, 0], ITEMS)  # its scales start at 1
     np.testing.assert_allclose(both["click"] - rest["click"], product, atol=1e-5)
     np.testing.assert_allclose(both["stars"] - rest["stars"], product[..., None].repeat(3, -1), atol=1e-5)
 
@@ -246,12 +253,12 @@ def test_the_product_is_added_to_every_score():
 def test_context_enters_the_first_layer():
     params, score = built(mlp((16,), product=False), {"click": 1}, WITH_CONTEXT)
     params = moved(params)
-    u = jnp.broadcast_to(USERS, ITEMS.shape)
-    kernel = jnp.concatenate([params["first"][name] for name in ("user", "item", "product", "distance")])
-    x = jnp.concatenate([u, ITEMS, u * ITEMS, jnp.abs(u - ITEMS)], -1) @ kernel + params["first"]["bias"]
-    tab = jnp.where(TAB > 0, params["context"]["ids"]["tab"]["rows"][TAB[..., 0]], 0.0)
+    u = np.broadcast_to(USERS, ITEMS.shape)
+    kernel = np.concatenate([params["first"][name] for name in ("user", "item", "product", "distance")])
+    x = np.concatenate([u, ITEMS, u * ITEMS, np.abs(u - ITEMS)], -1) @ kernel + params["first"]["bias"]
+    tab = np.where(TAB > 0, params["context"]["ids"]["tab"]["rows"][TAB[..., 0]], 0.0)
     x = x + HOUR @ params["context"]["numbers"]["kernel"] + tab
-    wanted = (jax.nn.gelu(x) @ params["heads"]["click"]["kernel"])[..., 0]
+    wanted = (gelu(x) @ params["heads"]["click"]["kernel"])[..., 0]
     np.testing.assert_allclose(score(params)["click"], wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -276,15 +283,16 @@ def layer_reference(x, real, p, heads):
         weights = np.exp(q[:, at] @ k[:, at].T / np.sqrt(size)) * real
         read[:, at] = weights / weights.sum(-1, keepdims=True) @ v[:, at]
     x = norm(x + linear(read, p["out"]), p["norm"]["scale"], p["norm"]["bias"])
-    inner = np.asarray(jax.nn.gelu(jnp.asarray(linear(x, p["wide"]))), np.float64)
+    inner = gelu(linear(x, p["wide"])).astype(np.float64)
     return norm(x + linear(inner, p["narrow"]), p["last"]["scale"])
 
 
 def test_the_transformer_is_masked_attention_over_one_sequence():
     params, score = built(transformer(layers=2, heads=2), {"click": 1})
     params = moved(params)
-    users = jnp.concatenate([USERS, ITEMS[:, :3] * 0.7], axis=1).at[1, 2:].set(0.0)
-    found = jax.jit(score)(params, users)["click"]
+    users = np.concatenate([USERS, ITEMS[:, :3] * np.float32(0.7)], axis=1)
+    users[1, 2:] = 0.0
+    found = score(params, users)["click"]
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
     for b in range(B):
         history = 1 if b == 1 else 3
@@ -302,8 +310,8 @@ def test_the_transformer_is_masked_attention_over_one_sequence():
 
 def test_the_user_itself_is_read_even_where_nothing_is_known_of_it():
     params, score = built(transformer(layers=1, heads=2), {"click": 1})
-    found = score(params, jnp.zeros((B, 4, D)))["click"]
-    np.testing.assert_allclose(found, score(params, jnp.zeros((B, 1, D)))["click"], rtol=1e-5, atol=1e-6)
+    found = score(params, np.zeros((B, 4, D), np.float32))["click"]
+    np.testing.assert_allclose(found, score(params, np.zeros((B, 1, D), np.float32))["click"], rtol=1e-5, atol=1e-6)
     assert np.isfinite(found).all()
 
 
