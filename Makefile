@@ -12,8 +12,9 @@ PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 quickstart: $(VENV)/ready ## train, evaluate and compare on generated data
 	@$(VENV)/bin/mobjrec train configs/quickstart.yaml
 
+# A worker a core, each with whole files, so that what a file compiles serves all of its tests.
 test: $(VENV)/ready-dev ## the fast tests
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/ready-dev ## the long ones
 	@$(VENV)/bin/python -m pytest -m slow

@@ -63,9 +63,19 @@ def trained(tiny_run, tmp_path_factory) -> Path:
     return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("runs") / "tiny"))
 
 
+@pytest.fixture(scope="module")
+def small(tiny_cache, tmp_path_factory) -> Path:
+    from mobjrec import train
+    from mobjrec.config import load
+
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    train.run(load(TINY, SMALL), folder, tiny_cache, quiet=True)
+    return folder
+
+
 @pytest.fixture
-def copy(tiny_run, tmp_path) -> Path:
-    return Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+def copy(small, tmp_path) -> Path:
+    return Path(shutil.copytree(small, tmp_path / "copy"))
 
 
 def assert_refused(found: tuple[int, str, str], code: int, *words: str) -> None:
@@ -111,14 +121,14 @@ def refuse_nan(text: str) -> float:
     raise AssertionError(f"{text} is no JSON")
 
 
-def test_eval_prints_what_it_writes(call, trained):
-    code, out, _ = call("eval", trained, "--split", "test", "--json")
+def test_eval_prints_what_it_writes(call, copy):
+    code, out, _ = call("eval", copy, "--split", "test", "--json")
     assert code == 0
     printed = json.loads(out, parse_constant=refuse_nan)
-    assert printed == json.loads((trained / "eval-test.json").read_text(), parse_constant=refuse_nan)
+    assert printed == json.loads((copy / "eval-test.json").read_text(), parse_constant=refuse_nan)
     assert 0 <= printed["metrics"]["click/ndcg@5"]["value"] <= 1
-    assert {"split": "test", "step": 12, "candidates": "config"}.items() <= printed.items()
-    code, out, _ = call("eval", trained, "--split", "valid")
+    assert {"split": "test", "step": 3, "candidates": "config"}.items() <= printed.items()
+    code, out, _ = call("eval", copy, "--split", "valid")
     assert code == 0
     assert "click/ndcg@5" in out
 
@@ -243,8 +253,8 @@ def test_a_wrong_file_is_named_with_its_lines(text, words, call, tmp_path):
         (["eval", "RUN", "--split", "nope"], ["nope", "train, valid, test"]),
     ],
 )
-def test_a_wrong_question_to_a_run_is_one_message_and_code_2(arguments, words, call, trained):
-    assert_refused(call(*(trained if a == "RUN" else a for a in arguments)), 2, *words)
+def test_a_wrong_question_to_a_run_is_one_message_and_code_2(arguments, words, call, small):
+    assert_refused(call(*(small if a == "RUN" else a for a in arguments)), 2, *words)
 
 
 def test_what_is_no_run_folder_is_code_3(call, tmp_path):
@@ -256,7 +266,7 @@ def test_what_is_no_run_folder_is_code_3(call, tmp_path):
 
 
 def test_another_config_in_the_folder_is_code_3(call, copy):
-    assert_refused(call("train", TINY, "batch.lists=8", "--run", copy), 3, "batch.lists: 16 there, 8 now")
+    assert_refused(call("train", TINY, *SMALL, "batch.lists=8", "--run", copy), 3, "batch.lists: 16 there, 8 now")
 
 
 def test_a_folder_that_another_process_writes_is_code_3(call, tmp_path):
@@ -298,7 +308,7 @@ def test_a_damaged_newest_step_falls_back_to_the_one_before(call, tmp_path):
 
 def test_a_damaged_result_is_code_3(call, copy):
     (copy / "result.json").write_text("{")
-    assert_refused(call("train", TINY, "--run", copy), 3, "result.json")
+    assert_refused(call("train", TINY, *SMALL, "--run", copy), 3, "result.json")
 
 
 def test_a_loss_that_is_not_finite_is_code_4(call, tmp_path):
