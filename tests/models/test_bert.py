@@ -28,7 +28,7 @@ def packed(sequences, row=ROW, rows=None, slots=None):
     lengths = np.array([len(s) for s in sequences])
     packing = pack(lengths, row)
     texts = lay(np.concatenate(sequences), lengths, packing, rows or packing.rows, slots or packing.slots, row)
-    return Texts(*(None if a is None else jnp.asarray(a) for a in texts)), packing
+    return texts, packing
 
 
 def made(vocabulary=401, positions=ROW, **settings):
@@ -54,7 +54,7 @@ def test_last_hidden_states_are_those_of_torch_in_shared_rows():
     texts, packing = packed(SEQUENCES)
     assert packing.slots > 1
     module = bert(weights=str(TINY))(401, ROW, nnx.Rngs(0))
-    states = run(module.upper, module.frozen_part(texts, None), texts.slot, None, 0)
+    states = np.asarray(jax.jit(lambda: run(module.upper, module.frozen_part(texts, None), texts.slot, None, 0))())
     for number, wanted in enumerate(HIDDEN):
         begin = packing.offset[number]
         found = states[packing.row[number], begin : begin + len(wanted)]
@@ -81,7 +81,7 @@ def test_what_is_frozen_lies_apart_and_changes_no_output(train, shape):
 def test_a_gradient_reaches_what_trains_and_nothing_else(train, trained):
     texts, _ = packed(SEQUENCES)
     params, encode = made(weights=str(TINY), train=train)
-    pull = jax.random.normal(jax.random.key(1), (*texts.used.shape, 24))
+    pull = np.random.default_rng(1).normal(size=(*texts.used.shape, 24)).astype(np.float32)
     grads = jax.jit(jax.grad(lambda p: jnp.sum(pull * encode(p, texts))))(params)
     reached = {name for name, part in grads.items() if any(np.any(leaf) for leaf in jax.tree.leaves(part))}
     assert reached == trained
@@ -92,17 +92,20 @@ def test_a_gradient_reaches_what_trains_and_nothing_else(train, trained):
 def test_gradients_are_those_of_finite_differences(train):
     texts, _ = packed(SEQUENCES[:4])
     params, encode = made(weights=str(TINY), train=train)
-    pull = jax.random.normal(jax.random.key(1), (*texts.used.shape, 24))
+    pull = np.random.default_rng(1).normal(size=(*texts.used.shape, 24)).astype(np.float32)
 
     @jax.jit
-    def value(upper):
+    @jax.value_and_grad
+    def both(upper):
         return jnp.sum(pull * encode({**params, "upper": upper}, texts))
 
-    grads = jax.jit(jax.grad(value))(params["upper"])
+    start = jax.tree.map(np.asarray, params["upper"])
+    grads = jax.tree.map(np.asarray, both(start)[1])
     # Along the gradient itself a step of 1e-3 changes the value by about 1e-3 times its length.
-    length = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(grads)))
+    length = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads)))
     up, down = (
-        value(jax.tree.map(lambda p, g, s=s: p + s * g / length, params["upper"], grads)) for s in (1e-3, -1e-3)
+        float(both(jax.tree.map(lambda p, g, s=s: (p + s * g / length).astype(p.dtype), start, grads))[0])
+        for s in (1e-3, -1e-3)
     )
     np.testing.assert_allclose((up - down) / 2e-3, length, rtol=5e-3)
 
@@ -113,8 +116,9 @@ def test_frozen_layers_from_a_store_are_the_whole():
     module = make(401, ROW, nnx.Rngs(0))
     stored = texts._replace(hidden=module.frozen_part(texts, None), tokens=None, position=texts.position)
     keys = jax.random.split(jax.random.key(0), len(texts.used))
+    encode = jax.jit(lambda texts, keys: module(texts, keys))
     for given in (None, keys):
-        np.testing.assert_allclose(module(stored, given), module(texts, given), atol=1e-6)
+        np.testing.assert_allclose(encode(stored, given), encode(texts, given), atol=1e-6)
 
 
 def test_a_stored_vector_is_the_answer():
@@ -134,7 +138,7 @@ def test_embeddings_are_those_of_one_text_a_row(row):
     sequences = [draw.integers(5, 401, size=n) for n in draw.integers(1, 13, size=9)]
     params, encode = made(weights=str(TINY))
     alone = [packed([sequence], row=12)[0] for sequence in sequences]
-    wanted = encode(params, jax.tree.map(lambda *rows: jnp.concatenate(rows), *alone))[:, 0]
+    wanted = np.asarray(encode(params, jax.tree.map(lambda *rows: np.concatenate(rows), *alone)))[:, 0]
     texts, place = packed(sequences, row=row)
     np.testing.assert_allclose(by_text(encode(params, texts), place), wanted, rtol=1e-5, atol=1e-6)
 
@@ -170,7 +174,7 @@ def test_every_layer_and_place_draws_a_mask_of_its_own(monkeypatch):
     monkeypatch.setitem(bert.__globals__, "dropped", seen)
     module = bert(**SMALL)(20, 8, nnx.Rngs(0))
     texts, _ = packed([np.arange(4)], row=8)
-    module(texts, jax.random.split(jax.random.key(0), 1))
+    jax.jit(lambda keys: module(texts, keys))(jax.random.split(jax.random.key(0), 1))
     jax.effects_barrier()
     assert sorted(places) == list(range(1 + 2 * SMALL["layers"]))
 
@@ -199,8 +203,11 @@ def test_more_layers_make_no_longer_program():
     texts, _ = packed(SEQUENCES)
 
     def equations(layers):
-        params, encode = made(layers=layers, width=8, heads=2)
-        return str(jax.make_jaxpr(encode)(params, texts)).count("\n")
+        def make(rngs):
+            return bert(layers=layers, width=8, heads=2)(401, ROW, rngs)
+
+        params = jax.eval_shape(init(make), jax.random.key(0))
+        return str(jax.make_jaxpr(lambda params: bind(make)(params)(texts, None))(params)).count("\n")
 
     assert equations(2) == equations(7)
 
