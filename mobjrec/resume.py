@@ -146,7 +146,9 @@ def check_content(sealed: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
     changed += [kind for kind, key in now["data"].items() if before.get(kind) != key]
     if changed:
         new = any(kind.startswith("item") for kind in changed)
-        hint = "; items that are new are ranked by `mobjrec rank --items FILE`, the data being as they were" if new else ""
+        hint = (
+            "; items that are new are ranked by `mobjrec rank --items FILE`, the data being as they were" if new else ""
+        )
         raise RunFolderError(
             f"{folder} was trained with other data; changed since: {', '.join(changed)}; "
             f"restore what it was, or train into another folder (--run){hint}"

@@ -163,7 +163,9 @@ def test_one_user_one_item_one_objective_trains_and_stays_in_its_folders_whateve
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
     # More steps are welcome, other data are not.
     Path("events.csv").write_text(HEADER + "".join(rows[:-1]) + rows[-1].replace("1\n", "0\n"))
-    assert_refused(call("train", "small.yaml", "steps=3"), 3, "trained with other data; changed since: histories, test labels;")
+    assert_refused(
+        call("train", "small.yaml", "steps=3"), 3, "trained with other data; changed since: histories, test labels;"
+    )
 
 
 def test_a_leak_is_counted_by_data_check_and_show_and_an_error_where_strict(call):
