@@ -12,7 +12,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 
 def printed(group) -> str:
-    console = Console(file=StringIO(), width=120)
+    console = Console(file=StringIO(), width=400)
     console.print(group)
     return console.file.getvalue()
 
