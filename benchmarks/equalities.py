@@ -24,7 +24,6 @@ from mobjrec.config import load
 from mobjrec.data import order
 from mobjrec.data.batching import build
 from mobjrec.parts import Parts, assemble, sizes_of
-from mobjrec.resolve import complete
 from mobjrec.train import mapped_step
 from mobjrec.types import Signals, Tree, Weighting
 
@@ -93,7 +92,7 @@ def grabbing(rule: optax.GradientTransformation) -> optax.GradientTransformation
 
 def assembled(changes: list[str], cache: Path, weighting: Weighting | None = None) -> Parts:
     """Parts of the tiny config, dropout on in encoder and towers."""
-    found = assemble(complete(load(TINY, ["model.dropout=0.2", "model.id_dropout=0.3", *changes])), cache)
+    found = assemble(load(TINY, ["model.dropout=0.2", "model.id_dropout=0.3", *changes]), cache)
     return found if weighting is None else found._replace(weighting=weighting)
 
 

@@ -25,7 +25,6 @@ from mobjrec.data.download import cache_folder
 from mobjrec.frozen import with_store
 from mobjrec.inference import item_texts
 from mobjrec.parts import Parts, assemble
-from mobjrec.resolve import complete
 from mobjrec.shipped import config as shipped
 
 RESULTS = Path(__file__).parent / "results" / "ladder.jsonl"
@@ -145,7 +144,7 @@ def run(corpus: str, seeds: range, only: str) -> None:
     label, metrics, objective = MEASURED[corpus]
     keys = tuple(f"{label}/{m}" for m in metrics)
     about = {"corpus": corpus, "jax": jax.__version__, "machine": platform.machine(), "cores": 2}
-    parts = assemble(complete(load(shipped(corpus))), cache_folder())
+    parts = assemble(load(shipped(corpus)), cache_folder())
     parts = with_store(parts, parts.first_state().params)
     known = {name: measured_baseline(parts, score, metrics) for name, score in baselines(parts, label).items()}
     strongest = max(known, key=lambda name: known[name].measured[keys[0]].value)

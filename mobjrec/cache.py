@@ -13,6 +13,14 @@ def cache_folder() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "mobjrec"
 
 
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to say, and to do, where the cache does not take a file."""
+    reason = error.strerror or error
+    return UserError(
+        f"{folder} cannot be written: {reason}; name another cache folder with MOBJREC_CACHE, or make room"
+    )
+
+
 def find(weights: str) -> Path:
     """The folder of pretrained weights: a path, or `minilm`. UserError says how to get what is missing."""
     if weights != "minilm":

@@ -11,7 +11,7 @@ from mobjrec import mesh, state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
 from mobjrec.lookup import THEMSELVES, lookup
-from mobjrec.metrics import named
+from mobjrec.metrics import keyed, named
 from mobjrec.problems import KeyPath, Problem, nearest
 from mobjrec.resolve import Bound, bounds
 from mobjrec.trial import Trial, complaints, touched, tried
@@ -23,8 +23,6 @@ MADE = {"objective": Objective, "weighting": Weighting, "model": Model}
 SMALLEST = {"Encoder": ("bert", {"layers": 1, "width": 2, "heads": 1}), "Scorer": ("dot", {})}
 # How many steps, lists and items there are where the data decides it.
 SOME = 1000
-
-
 NO_CONTEXT = SideSpec()
 
 
@@ -153,6 +151,11 @@ def _check_groups(found: Checked, optimizer: Any, spec: Spec, problems: list[Pro
         problems += complaints(error, plain(block.block.settings), ("optimizer",))
 
 
+def heads_of(objectives: Mapping[str, Objective]) -> dict[str, int]:
+    """All objectives' heads."""
+    return {head: width for one in objectives.values() for head, width in one.heads.items()}
+
+
 def _check_heads(objectives: dict[str, Objective], problems: list[Problem]) -> None:
     """Heads that two objectives want of different widths."""
     heads: dict[str, int] = {}
@@ -191,7 +194,7 @@ def selectable(objectives: Mapping[str, Objective], metrics: Sequence[str]) -> l
     """The keys under which an evaluation writes these metrics, that `evaluate.select` may name."""
     orders = {name: objective.label for name, objective in objectives.items() if objective.label}
     return [
-        f"{label if name == label else f'{name}:{label}'}/{metric}"
+        keyed(name, label, metric)
         for name in [*orders, "utility"]
         for label in dict.fromkeys(orders.values())
         for metric in metrics
@@ -233,7 +236,7 @@ def _model(
     if not all(isinstance(bound.arguments.get(side), Input) for side in ("user", "item")):
         return None
     spec = _spec(bound, objectives, data, context)
-    heads = {head: width for one in objectives.values() for head, width in one.heads.items()}
+    heads = heads_of(objectives)
     # An objective that was refused has heads too, by one of the names that it is given.
     for name, block in _named(data).items():
         if name not in objectives and isinstance(block, Mapping):

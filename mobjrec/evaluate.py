@@ -15,7 +15,7 @@ from mobjrec.errors import NumericError
 from mobjrec.inference import item_matrix, users_of
 from mobjrec.metrics import left_out, pooled
 from mobjrec.parts import Parts, split_of
-from mobjrec.types import Candidates, Drawn, Lists, Tree
+from mobjrec.types import Candidates, Drawn, Lists, Objective, Tree
 
 BLOCK = 128
 # Lists whose candidates give the mean and deviation that put predictions of all objectives on one scale.
@@ -107,7 +107,7 @@ def measure(
 
     NumericError where a metric is no number for a list whose labels and items define it.
     """
-    own = {name: objective.label for name, objective in parts.objectives.items() if objective.label}
+    own = labels_measured(parts)
     gains = gains_of(parts)
     per_list = {gain: jax.jit(_per_list(names or parts.config.evaluate.metrics, gain)) for gain in set(gains.values())}
     pools = {(name, metric): (made, made.init()) for name in own for metric, made in _pooled(parts, name).items()}
@@ -126,7 +126,7 @@ def measure(
                 states.setdefault((label, kind), []).append(code[real])
             for (name, scores), (kind, mask) in itertools.product(orders.items(), masks.items()):
                 for metric, found in per_list[gains[label]](scores, value, inside & mask).items():
-                    columns.setdefault(f"{_key(name, label)}{kind}/{metric}", []).append(np.asarray(found)[real])
+                    columns.setdefault(metric_room.keyed(name, label, metric, kind), []).append(np.asarray(found)[real])
         for (name, metric), (made, state) in pools.items():
             inside = block.observed[own[name]] if metric in OF_VALUES else ranked(block, own[name], zeros)
             pools[name, metric] = made, made.update(state, block.predictions[name], block.labels[own[name]], inside)
@@ -137,7 +137,7 @@ def measure(
         code = codes[own[name], "known" if metric in OF_VALUES else ""]
         gone = np.isin(code, left_out.PAIRLESS if metric == "gauc" else left_out.ITEMLESS)
         pool = float(made.value(state)), float("nan"), int((~gone).sum()), int(gone.sum()), left_out.counted(code[gone])
-        measured[f"{_key(name, own[name])}/{metric}"] = Measured(*pool)
+        measured[metric_room.keyed(name, own[name], metric)] = Measured(*pool)
     return Evaluation(measured, rows)
 
 
@@ -149,7 +149,7 @@ def ranked(block: Block, label: str, zeros: frozenset[str]) -> np.ndarray:
 
 def gains_of(parts: Parts) -> dict[str, str]:
     """{label: the gain of its NDCG}, by its largest value in any split."""
-    labels = dict.fromkeys(objective.label for objective in parts.objectives.values() if objective.label)
+    labels = dict.fromkeys(labels_measured(parts).values())
     splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
     return {
         label: metric_room.gain_of(max(float(np.nanmax(s.labels[label], initial=0.0)) for s in splits))
@@ -165,7 +165,7 @@ def unshown(parts: Parts) -> dict[str, str]:
     """
     splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
     values = {name: np.concatenate([s.labels[name] for s in splits]) for name in parts.dataset.labels}
-    labels = dict.fromkeys(objective.label for objective in parts.objectives.values() if objective.label)
+    labels = dict.fromkeys(labels_measured(parts).values())
     return {label: "" if label in parts.dataset.everywhere else _after(parts, label, values) for label in labels}
 
 
@@ -263,20 +263,21 @@ def utility(
     return sum(weight * (predictions[name] - scale[name][0]) / scale[name][1] for name, weight in preference.items())
 
 
-def is_own(parts: Parts, key: str) -> bool:
+def labels_measured(parts: Parts) -> dict[str, str]:
+    """{objective: the label that measures it}, of those that have one."""
+    return {name: objective.label for name, objective in parts.objectives.items() if objective.label}
+
+
+def is_own(objectives: dict[str, Objective], key: str) -> bool:
     """Whether a metric measures an objective's order on its own label, or the utility's order."""
     order, _, label = key.split("/")[0].split("[")[0].partition(":")
-    return order == "utility" or order not in parts.objectives or parts.objectives[order].label == (label or order)
+    return order == "utility" or order not in objectives or objectives[order].label == (label or order)
 
 
 def label_of(key: str) -> tuple[str, str]:
     """(label, kind) that a key measures by, the kind "" or as in `[seen items]`."""
     label, bracket, kind = key.split("/")[0].rpartition(":")[2].partition("[")
     return label, bracket + kind
-
-
-def _key(name: str, label: str) -> str:
-    return label if name == label else f"{name}:{label}"
 
 
 def _per_list(names: tuple[str, ...], gain: str) -> Callable[..., dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mobjrec.data.batching import Feed, item_sequences, user_sequences
+from mobjrec.data.batching import item_sequences, reads_users, user_sequences
 from mobjrec.data.store import States, key_of, stored
 from mobjrec.data.tokens import Ragged
 from mobjrec.inference import encoded, lowered
@@ -64,11 +64,6 @@ def without_store(parts: Parts, params: Tree) -> Parts:
         name = "stored_users" if kind == "vector" else "lower_users"
         changes[name] = {s.split: _zeros(parts, params, "user", len(s.user)) for s in parts.dataset[2:5]}
     return parts._replace(feed=feed._replace(**changes))
-
-
-def reads_users(feed: Feed) -> bool:
-    """Whether users have a text."""
-    return feed.profile_tokens is not None or feed.event_tokens is not None
 
 
 def _zeros(parts: Parts, params: Tree, side: str, count: int) -> np.ndarray | States:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobjrec.data.batching import Feed, item_sequences, user_sequences
+from mobjrec.data.batching import Feed, item_sequences, reads_users, remembered, user_sequences
 from mobjrec.data.packing import Packing, cells, lay, pack
 from mobjrec.data.store import States, taken
 from mobjrec.data.tokens import Ragged
@@ -177,21 +177,14 @@ def users_of(functions: Functions, params: Tree, feed: Feed, lists: Lists, rows:
     who = np.where(rows >= 0, lists.user[rows], -1)
     spans = np.where((rows >= 0)[:, None], lists.history[rows], 0)
     text = None
-    if feed.profile_tokens is not None or feed.event_tokens is not None:
+    if reads_users(feed):
         if feed.stored_users is not None:
             text = feed.stored_users[lists.split][rows]
         else:
             text = user_texts(functions, params, feed, who, spans, lists, rows)
-    history = None
-    if feed.history:
-        place = spans[:, 1:] - 1 - np.arange(feed.history)
-        inside = place >= spans[:, :1]
-        history = (
-            np.where(inside, feed.dataset.history[np.where(inside, place, 0)], -1) if inside.any() else place * 0 - 1
-        )
     real = (who >= 0)[:, None]
     ids, features = np.where(real, feed.user_ids[who], 0), np.where(real, feed.user_features[who], 0.0)
-    return Users(text, ids.astype(np.int32), features.astype(np.float32), history)
+    return Users(text, ids.astype(np.int32), features.astype(np.float32), remembered(feed, spans))
 
 
 def user_texts(

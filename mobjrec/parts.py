@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mobjrec import state
+from mobjrec.checks import heads_of
 from mobjrec.config import Block, Config
 from mobjrec.data import order
 from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width, plan
@@ -17,8 +18,6 @@ from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
 from mobjrec.reading import bound, data_of, objectives_of
-from mobjrec.reading import dataset_of as dataset_of
-from mobjrec.reading import labels_of as labels_of
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Lists, Model, Objective, Spec, Weighting
 
 # Draws that the packed shapes are planned from.
@@ -175,11 +174,6 @@ def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:
         item_row=feed.item_row,
         user_row=feed.user_row,
     )
-
-
-def heads_of(objectives: dict[str, Objective]) -> dict[str, int]:
-    """All objectives' heads."""
-    return {head: width for objective in objectives.values() for head, width in objective.heads.items()}
 
 
 def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:

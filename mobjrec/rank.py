@@ -12,7 +12,7 @@ import numpy as np
 from mobjrec import checkpoint, evaluate, mesh
 from mobjrec.config import Config
 from mobjrec.config import load as load_config
-from mobjrec.data.batching import user_sequences
+from mobjrec.data.batching import item_sequences, reads_users, remembered, user_sequences
 from mobjrec.data.columns import outside
 from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged
@@ -179,16 +179,8 @@ class Trained(NamedTuple):
         feed, (begin, stop) = self.parts.feed, whole_histories(self.parts, who)
         begin = np.maximum(begin, stop - self.parts.config.lists.history.last)
         spans = np.stack([begin, stop], 1)
-        text = None
-        if feed.profile_tokens is not None or feed.event_tokens is not None:
-            text = self._encoded_users(user_sequences(feed, who, spans))
-        history = None
-        if feed.history:
-            place = stop[:, None] - 1 - np.arange(feed.history)
-            inside = place >= begin[:, None]
-            safe = np.where(inside, place, 0)
-            history = np.where(inside, feed.dataset.history[safe], -1) if inside.any() else np.full(place.shape, -1)
-        return Users(text, feed.user_ids[who], feed.user_features[who], history)
+        text = self._encoded_users(user_sequences(feed, who, spans)) if reads_users(feed) else None
+        return Users(text, feed.user_ids[who], feed.user_features[who], remembered(feed, spans))
 
     def _someone(self, liked: np.ndarray, told: list[str] | None) -> tuple[Users, np.ndarray | None]:
         """A user of no id who liked these items of the corpus, or of whom only texts are told."""
@@ -299,14 +291,10 @@ def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -
     if feed.item_text is not None:
         texts = render(wanted.text, table, "items") if texts is None else texts
         tokens = parts.tokenizer.encode_batch(texts.tolist())
-        rows = [np.array([feed.cls, *row[: feed.item_row - 2], feed.sep], np.int32) for row in tokens]
-        start = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        sequences = Ragged(start, np.concatenate(rows))
-        blocks = encoded(
-            parts.functions.encode_items, trained.params["encoder"], lambda rows: taken(sequences, rows), count,
-            feed.item_row,
-        )  # fmt: skip
-        text = gathered(blocks, count)
+        start = np.concatenate([[0], np.cumsum([len(row) for row in tokens])])
+        told = feed._replace(item_tokens=Ragged(start, np.array([one for row in tokens for one in row], np.int32)))
+        encode, encoder = parts.functions.encode_items, trained.params["encoder"]
+        text = gathered(encoded(encode, encoder, lambda rows: item_sequences(told, rows), count, feed.item_row), count)
     met = np.zeros(len(parts.dataset.items.id), bool)
     met[parts.dataset.train.item] = True
     ids, features = outside(table, parts.dataset.items, wanted, "item", met)

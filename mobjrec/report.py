@@ -121,7 +121,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         "gain": evaluate.gains_of(trained.parts),
         "metrics": {
             key: {name: _plain(value) for name, value in measured._asdict().items()}
-            | {"own": evaluate.is_own(trained.parts, key)}
+            | {"own": evaluate.is_own(trained.parts.objectives, key)}
             for key, measured in found.measured.items()
         },
     }

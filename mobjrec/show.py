@@ -5,17 +5,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec.config import load, plain
+from mobjrec import evaluate, gram
+from mobjrec.config import Config, load, plain
 from mobjrec.errors import RunFolderError
+from mobjrec.reading import objectives_of
 from mobjrec.record import Status, rows, state
 from mobjrec.report import number
 from mobjrec.resume import flat, result
+from mobjrec.types import Objective
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # characters of a curve
@@ -29,7 +33,8 @@ def one(folder: Path) -> Group:
     record = list(rows(folder))
     train = [row for row in record if row["kind"] == "train"]
     over = result(folder)
-    parts: list[Any] = [Text(told(folder, status, over)), losses(train), valid(record)]
+    objectives = objectives_of(_config(folder))
+    parts: list[Any] = [Text(told(folder, status, over)), losses(train), valid(record, objectives)]
     if over:
         seconds = ", ".join(f"{name} {value:.1f}" for name, value in over["timing"].items())
         feed = over["feed"]
@@ -64,22 +69,23 @@ def losses(train: list[dict[str, Any]]) -> Grid | None:
     return grid
 
 
-def valid(record: list[dict[str, Any]]) -> Grid | None:
+def valid(record: list[dict[str, Any]], objectives: dict[str, Objective]) -> Grid | None:
     """Best and last value of every validation metric of an objective's own label, the step of the best, and the curve."""
     measured = [row for row in record if row["kind"] == "eval" and any(key.startswith("valid/") for key in row)]
     if not measured:
         return None
     grid = _grid("validation", ("metric", "best", "step", "last", "curve"))
-    for key in [key for key in measured[-1] if key.startswith("valid/") and not key.startswith("valid/utility")]:
+    for name in [key.removeprefix("valid/") for key in measured[-1] if key.startswith("valid/")]:
+        if name.startswith("utility") or not evaluate.is_own(objectives, name):
+            continue
+        key = f"valid/{name}"
         pairs = [(row["step"], row[key]) for row in measured if row.get(key) is not None]
         if not pairs:
             continue
         # Errors are the only metrics that fall as a model gets better.
-        best = min if key.endswith(("/rmse", "/logloss")) else max
+        best = min if name.endswith(("/rmse", "/log_loss")) else max
         step, value = best(pairs, key=lambda pair: pair[1])
-        grid.add_row(
-            key.removeprefix("valid/"), number(value), str(step), number(pairs[-1][1]), curve([v for _, v in pairs])
-        )
+        grid.add_row(name, number(value), str(step), number(pairs[-1][1]), curve([v for _, v in pairs]))
     return grid
 
 
@@ -103,13 +109,13 @@ def conflicts(train: list[dict[str, Any]]) -> str:
     if not grams:
         return "conflicts: not measured (this weighting compares no gradients; mgda does)"
     stack = np.stack(grams)
-    norms = np.sqrt(np.maximum(np.diagonal(stack, axis1=1, axis2=2), 0))
+    cosines, norms = (np.asarray(jax.vmap(of)(stack)) for of in (gram.cosines, gram.norms))
     lines = []
     for a, b in combinations(range(len(names)), 2):
         both = (norms[:, a] > 0) & (norms[:, b] > 0)
         if not both.any():
             continue
-        cosine = stack[both, a, b] / (norms[both, a] * norms[both, b])
+        cosine = cosines[both, a, b]
         lines.append(
             f"  {names[a]} and {names[b]}: cosine {cosine.mean():+.2f} on average, "
             f"apart in {(cosine < CONFLICT).mean():.0%} of {both.sum()} steps"
@@ -119,7 +125,7 @@ def conflicts(train: list[dict[str, Any]]) -> str:
 
 def two(first: Path, second: Path) -> Group:
     """Config keys that differ and the test metrics of both, side by side."""
-    configs = [flat(_config(folder)) for folder in (first, second)]
+    configs = [flat(plain(_config(folder))) for folder in (first, second)]
     keys = _grid("config", ("key", first.name, second.name))
     for key in sorted(configs[0].keys() | configs[1].keys()):
         values = [config.get(key, "–") for config in configs]
@@ -142,11 +148,11 @@ def _final(folder: Path) -> dict[str, float | None]:
     return {key.removeprefix("test/"): value for key, value in last.items() if key.startswith("test/")}
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> Config:
     path = folder / "config.yaml"
     if not path.is_file():
         raise RunFolderError(f"{folder} is not a run folder: it has no config.yaml; `mobjrec train` makes one")
-    return plain(load(path))
+    return load(path)
 
 
 def _grid(title: str, columns: tuple[str, ...]) -> Grid:

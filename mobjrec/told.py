@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mobjrec.data.batching import reads_users
 from mobjrec.data.sides import SIDE, SideColumns, item_table
 from mobjrec.data.texts import STRINGS, columns_of, divide, render
 from mobjrec.data.tokens import Ragged
 from mobjrec.errors import UserError
-from mobjrec.parts import Parts, bound
+from mobjrec.parts import Parts
+from mobjrec.reading import bound
 from mobjrec.types import Table
 
 
@@ -64,7 +66,7 @@ def someone(parts: Parts, liked: np.ndarray, told: Sequence[str] | None) -> Ragg
     words have no place in the text.
     """
     feed, (profile, event) = parts.feed, divide(parts.inputs["user"].text)
-    if feed.profile_tokens is None and feed.event_tokens is None:
+    if not reads_users(feed):
         return None
     known, events = "", []
     if feed.event_tokens is None and told is not None:

@@ -272,7 +272,11 @@ def shown_metrics(parts: Parts, values: Mapping[str, Any]) -> dict[str, float]:
     """The few metrics that a line has room for: the first named one of every objective, by its own order and label."""
     end = f"/{parts.config.evaluate.metrics[0]}"
     found = {key.removeprefix("valid/"): value for key, value in values.items() if key.endswith(end)}
-    own = {key: v for key, v in found.items() if not key.startswith("utility") and evaluate.is_own(parts, key)}
+    own = {
+        key: value
+        for key, value in found.items()
+        if not key.startswith("utility") and evaluate.is_own(parts.objectives, key)
+    }
     return {key: float("nan") if value is None else value for key, value in own.items()}
 
 
@@ -289,7 +293,7 @@ def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, A
     known, why = evaluate.reached(parts)
     found = {
         key: {
-            "own": evaluate.is_own(parts, key),
+            "own": evaluate.is_own(parts.objectives, key),
             "before": first.get(f"test/{key}"),
             "after": measured.value,
             "error": measured.error,

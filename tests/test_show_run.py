@@ -24,8 +24,13 @@ def made(folder: Path, changes: list[str] = [], finish: bool = True) -> Path:  #
             gram = [[4.0, 2 * cosine], [2 * cosine, 1.0]]
             losses = {"loss/click": click, "loss/satisfaction": None, "weight/click": 0.75, "weight/satisfaction": 0.25}
             log.write(step, "train", {**losses, "gram": gram})
-        log.write(2, "eval", {"valid/click/auc": 0.7, "valid/satisfaction/rmse": 0.5})
-        log.write(4, "eval", {"valid/click/auc": 0.6, "valid/satisfaction/rmse": 0.4})
+        cross = {"valid/click:satisfaction/auc": 0.2, "valid/utility:click/auc": 0.3}
+        log.write(
+            2, "eval", {"valid/click/auc": 0.7, "valid/satisfaction/rmse": 0.5, "valid/click/log_loss": 0.2, **cross}
+        )
+        log.write(
+            4, "eval", {"valid/click/auc": 0.6, "valid/satisfaction/rmse": 0.4, "valid/click/log_loss": 0.3, **cross}
+        )
         if finish:
             timing, feed = {"train": 3.0}, {"padding": 0.125, "shapes": 2}
             table = {"click/auc": {"after": 0.7, "own": True}, "click:satisfaction/auc": {"after": 0.1, "own": False}}
@@ -43,6 +48,8 @@ def test_a_run_is_told_in_words_curves_and_conflicts(tmp_path):
     assert ["click/auc", "0.7000", "2", "0.6000", "█▁"] in [line.split() for line in text.splitlines()]
     # An error is best where it is least.
     assert ["satisfaction/rmse", "0.4000", "4", "0.4000", "█▁"] in [line.split() for line in text.splitlines()]
+    assert ["click/log_loss", "0.2000", "2", "0.3000", "▁█"] in [line.split() for line in text.splitlines()]
+    assert "click:satisfaction/auc" not in text and "utility" not in text
     assert "click and satisfaction: cosine -0.25 on average, apart in 75% of 4 steps" in text
     assert "padding 12.5%" in text and "seconds: train 3.0" in text
 

@@ -24,7 +24,7 @@ ONE_LIBRARY = {
     "defaults": "yaml_reader",
     "describe": "rich overrides",
     "frames": "pyarrow overrides",
-    "show": "rich",
+    "show": "rich gram",
     "tune": "optuna",
     "report": "plotly rich",
     "federated.flower": "flwr",

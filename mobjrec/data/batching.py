@@ -101,6 +101,22 @@ def user_sequences(feed: Feed, user: np.ndarray, spans: np.ndarray, history: np.
     return Ragged(start, np.concatenate(sequences) if sequences else np.zeros(0, np.int32))
 
 
+def reads_users(feed: Feed) -> bool:
+    """Whether users have a text."""
+    return feed.profile_tokens is not None or feed.event_tokens is not None
+
+
+def remembered(feed: Feed, spans: np.ndarray) -> np.ndarray | None:
+    """[B, H] items of these spans [B, 2] of the dataset's history, newest first, -1 for none; None where H is 0."""
+    if not feed.history:
+        return None
+    place = spans[:, 1:] - 1 - np.arange(feed.history)
+    inside = place >= spans[:, :1]
+    if not inside.any():
+        return np.full(place.shape, -1)
+    return np.where(inside, feed.dataset.history[np.where(inside, place, 0)], -1)
+
+
 def longest_texts(feed: Feed) -> tuple[int, int]:
     """Tokens of the longest item text and, at most, of the longest user text in training."""
     items = 0 if feed.item_tokens is None else np.diff(feed.item_tokens.start).max(initial=0)
@@ -208,20 +224,13 @@ def rounded(count: int, multiple: int) -> int:
 
 def _texts(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> tuple[Packed, Packed, np.ndarray | None]:
     """The distinct texts of both sides and the history's items [B, H], newest first, -1 for none."""
-    history = None
-    if feed.history:
-        span = np.where((rows >= 0)[:, None], lists.history[rows], 0)
-        place = span[:, 1:] - 1 - np.arange(feed.history)
-        inside = place >= span[:, :1]
-        history = np.where(
-            inside, feed.dataset.history[np.where(inside, place, 0)] if feed.dataset.history.size else -1, -1
-        )
+    history = remembered(feed, np.where((rows >= 0)[:, None], lists.history[rows], 0))
     return _user_texts(feed, lists, rows), _item_texts(feed, drawn, history), history
 
 
 def _user_texts(feed: Feed, lists: Lists, rows: np.ndarray) -> Packed:
     none = Packed(np.full(len(rows), -1), None, 0, 0, 0)
-    if feed.profile_tokens is None and feed.event_tokens is None:
+    if not reads_users(feed):
         return none
     real = rows[rows >= 0]
     if feed.stored_users is not None:

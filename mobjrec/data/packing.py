@@ -57,9 +57,7 @@ def lay(tokens: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, sl
     """
     if packing.rows > rows or packing.slots > slots:
         raise ValueError(f"{packing.rows} rows of up to {packing.slots} texts do not fit {rows} x {slots}")
-    total = int(lengths.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    place = np.repeat(packing.row * row_length + packing.offset, lengths) + within
+    place, within = _places(lengths, packing, row_length)
     flat = np.zeros((3, rows * row_length), np.int32)
     flat[0, place] = tokens
     flat[1, place] = within
@@ -74,8 +72,13 @@ def cells(begin: np.ndarray, lengths: np.ndarray, packing: Packing, rows: int, r
 
     begin [N]: where the texts' tokens begin in that store; lengths [N]: how many they are.
     """
-    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    place = np.repeat(packing.row * row_length + packing.offset, lengths) + within
+    place, within = _places(lengths, packing, row_length)
     flat = np.full(rows * row_length, -1, np.int64)
     flat[place] = np.repeat(begin, lengths) + within
     return flat.reshape(rows, row_length)
+
+
+def _places(lengths: np.ndarray, packing: Packing, row_length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(cell of each token in the rows laid end to end, its position in its text)."""
+    within = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(packing.row * row_length + packing.offset, lengths) + within, within

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mobjrec.errors import UserError
+from mobjrec.cache import unwritable
 
 
 class States(NamedTuple):
@@ -62,10 +62,7 @@ def stored(
         del array
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{folder} cannot be written: {reason}; name another cache folder with MOBJREC_CACHE, or make room"
-        ) from error
+        raise unwritable(folder, error) from error
     finally:
         # Where the folder itself is a file, there is nothing to remove.
         with contextlib.suppress(NotADirectoryError):

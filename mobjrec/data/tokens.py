@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from mobjrec.cache import find
+from mobjrec.cache import find, unwritable
 from mobjrec.data.store import key_of
 from mobjrec.errors import UserError
 
@@ -171,10 +171,7 @@ def _write(path: Path, texts: np.ndarray, tokenizer: Tokenizer, limit: int) -> R
     try:
         _place(path, texts, tokenizer, limit)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"{path.parent} cannot be written: {reason}; name another cache folder with MOBJREC_CACHE, or make room"
-        ) from error
+        raise unwritable(path.parent, error) from error
     found = _read(path)
     if found is None:
         raise UserError(f"{path}: the tokens just written cannot be read back; is the disk full or failing?")

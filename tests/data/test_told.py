@@ -10,7 +10,8 @@ from mobjrec.config import load
 from mobjrec.data.readers.told import Told
 from mobjrec.data.readers.words import BAIT, QUALITY
 from mobjrec.defaults import settled
-from mobjrec.parts import bound, dataset_of, feed_of, labels_of
+from mobjrec.parts import feed_of
+from mobjrec.reading import bound, dataset_of, labels_of
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 NO_IDS = {"model.user.ids": "[]", "model.item.ids": "[]"}
