@@ -11,7 +11,8 @@ from mobjrec import mesh, state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
 from mobjrec.lookup import THEMSELVES, lookup
-from mobjrec.metrics import keyed, named
+from mobjrec.metrics import named
+from mobjrec.metrics.keys import keyed
 from mobjrec.problems import KeyPath, Problem, nearest
 from mobjrec.resolve import Bound, bounds
 from mobjrec.trial import Trial, complaints, touched, tried

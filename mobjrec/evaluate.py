@@ -14,6 +14,7 @@ from mobjrec.data.batching import labels_of
 from mobjrec.errors import NumericError
 from mobjrec.inference import item_matrix, users_of
 from mobjrec.metrics import left_out, pooled
+from mobjrec.metrics.keys import keyed
 from mobjrec.parts import Parts, split_of
 from mobjrec.types import Candidates, Drawn, Lists, Objective, Tree
 
@@ -126,7 +127,7 @@ def measure(
                 states.setdefault((label, kind), []).append(code[real])
             for (name, scores), (kind, mask) in itertools.product(orders.items(), masks.items()):
                 for metric, found in per_list[gains[label]](scores, value, inside & mask).items():
-                    columns.setdefault(metric_room.keyed(name, label, metric, kind), []).append(np.asarray(found)[real])
+                    columns.setdefault(keyed(name, label, metric, kind), []).append(np.asarray(found)[real])
         for (name, metric), (made, state) in pools.items():
             inside = block.observed[own[name]] if metric in OF_VALUES else ranked(block, own[name], zeros)
             pools[name, metric] = made, made.update(state, block.predictions[name], block.labels[own[name]], inside)
@@ -137,7 +138,7 @@ def measure(
         code = codes[own[name], "known" if metric in OF_VALUES else ""]
         gone = np.isin(code, left_out.PAIRLESS if metric == "gauc" else left_out.ITEMLESS)
         pool = float(made.value(state)), float("nan"), int((~gone).sum()), int(gone.sum()), left_out.counted(code[gone])
-        measured[metric_room.keyed(name, own[name], metric)] = Measured(*pool)
+        measured[keyed(name, own[name], metric)] = Measured(*pool)
     return Evaluation(measured, rows)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from mobjrec.metrics.ranking import auc, average_precision, hit, mean_label, mrr, ndcg, precision, recall
 from mobjrec.types import Metric
 
-__all__ = ["auc", "average_precision", "hit", "keyed", "mean_label", "mrr", "named", "ndcg", "precision", "recall"]
+__all__ = ["auc", "average_precision", "hit", "mean_label", "mrr", "named", "ndcg", "precision", "recall"]
 
 BY_NAME = {m.__name__: m for m in (auc, average_precision, hit, mean_label, mrr, ndcg, precision, recall)}
 # 2^y is for grades: on a longer scale the highest label would be all that counts.
@@ -24,14 +24,6 @@ def gain_of(largest: float) -> Literal["exponential", "linear"]:
     Where a label has a natural unit (seconds, euros), 2^y says nothing; on 1 to 5 or 1 to 10 it is the usual gain.
     """
     return "exponential" if largest <= GRADES else "linear"
-
-
-def keyed(order: str, label: str, metric: str, segment: str = "") -> str:
-    """The key of what an order, an objective's or the utility's, does to a label: LABEL/metric where both have one name.
-
-    segment: the part of items or users that it is of, `[seen items]`, "" for all
-    """
-    return f"{label if order == label else f'{order}:{label}'}{segment}/{metric}"
 
 
 def named(key: str, gain: Literal["exponential", "linear"] = "exponential") -> Metric:
