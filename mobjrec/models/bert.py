@@ -35,12 +35,14 @@ def bert(
     train: Literal["all", "none"] | Last = "all",
     weights: str = "",
     compute: Literal["float32", "bfloat16"] = "float32",
+    remat: bool = False,
 ) -> Encoder:
     """A BERT encoder from scratch, or with the weights of a Hugging Face folder (or `minilm`), whose sizes then count.
 
     feed_forward: inner width, 4 width by default   pooling: of a text's tokens   normalise: to length 1
     train: all parameters, none, or `{last: N}` layers; what lies below is computed without a backward pass
     compute: precision inside the layers; parameters, pooling and output are float32
+    remat: layers keep their inputs alone and are computed again in the backward pass (Chen et al. 2016)
 
     ValueError for a width that heads do not divide, more layers to train than there are, and values outside these;
     UserError for weights that cannot be read.
@@ -72,7 +74,7 @@ def bert(
         else:
             fitted = sizes
             pretrained.check_fit(weights, loaded, vocabulary, positions)
-        module = Bert(fitted, trained, train == "all", dropout, compute, bool(weights), rngs=rngs)
+        module = Bert(fitted, trained, train == "all", dropout, compute, remat, bool(weights), rngs=rngs)
         # Built by shape alone, a module has no arrays to fill.
         if weights and not isinstance(module.embeddings.word[...], jax.core.Tracer):
             pretrained.fill(module, weights, fitted)
@@ -105,11 +107,12 @@ class Bert(nnx.Module):
         whole: bool,
         rate: float,
         compute: str,
+        remat: bool,
         empty: bool,
         *,
         rngs: nnx.Rngs,
     ):
-        self.width, self.sizes, self.rate = sizes.width, sizes, rate
+        self.width, self.sizes, self.rate, self.remat = sizes.width, sizes, rate, remat
         self.dtype = jnp.dtype(compute)
         self.below = 0 if whole else sizes.layers - trained
         self.frozen = () if whole else ("embeddings", "lower")
@@ -131,14 +134,14 @@ class Bert(nnx.Module):
         if self.frozen:
             hidden = jax.lax.stop_gradient(hidden)
         if self.upper is not None:
-            hidden = run(self.upper, hidden, texts.slot, keys, self.below)
+            hidden = run(self.upper, hidden, texts.slot, keys, self.below, self.remat)
         return self.pooled(hidden.astype(jnp.float32), texts)
 
     def frozen_part(self, texts: Texts, keys: Array | None) -> Array:
         """[R, T, width]: embeddings and lower layers. No dropout where they do not train: their output is then one."""
         keys = None if self.frozen else keys
         hidden = dropped(self.embeddings(texts.tokens, texts.position), self.rate, keys, 0).astype(self.dtype)
-        return hidden if self.lower is None else run(self.lower, hidden, texts.slot, keys, 0)
+        return hidden if self.lower is None else run(self.lower, hidden, texts.slot, keys, 0, self.remat)
 
     def pooled(self, hidden: Array, texts: Texts) -> Array:
         """[R, S, width] of the last hidden states, 0 for unused slots."""
@@ -205,8 +208,8 @@ def cast(linear: nnx.Linear, x: Array) -> Array:
     return found if linear.bias is None else found + linear.bias[...].astype(x.dtype)
 
 
-def run(layers: Layer, hidden: Array, slot: Array, keys: Array | None, first: int) -> Array:
-    """Stacked layers one after the other; layer n draws its dropout masks at places of its own."""
+def run(layers: Layer, hidden: Array, slot: Array, keys: Array | None, first: int, remat: bool = False) -> Array:
+    """Stacked layers one after the other; layer n draws its dropout masks at places of its own. remat: as in `bert`"""
     same = slot[:, :, None] == slot[:, None, :]
     params, layer = opened(layers)
     count = jax.tree.leaves(params)[0].shape[0]
@@ -214,4 +217,6 @@ def run(layers: Layer, hidden: Array, slot: Array, keys: Array | None, first: in
     def apply(x: Array, part: tuple) -> tuple[Array, None]:
         return layer(part[0])(x, same, keys, 1 + PLACES * part[1]), None
 
-    return jax.lax.scan(apply, hidden, (params, first + jnp.arange(count)))[0]
+    # prevent_cse=False is right inside a scan or map only.
+    body = jax.checkpoint(apply, prevent_cse=False) if remat else apply
+    return jax.lax.scan(body, hidden, (params, first + jnp.arange(count)))[0]

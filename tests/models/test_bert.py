@@ -199,6 +199,23 @@ def test_half_precision_is_near_and_keeps_parameters_and_output_whole():
     assert 1e-4 < error.max() < 0.15
 
 
+def test_layers_computed_again_have_the_same_gradients_in_less_memory():
+    texts, _ = packed(SEQUENCES, rows=16)
+    keys = jax.random.split(jax.random.key(0), len(texts.used))
+    params, _ = made(**SMALL, train=Last(2), dropout=0.2)
+
+    def compiled(remat):
+        bound = bind(lambda rngs: bert(**SMALL, train=Last(2), dropout=0.2, remat=remat)(401, ROW, rngs))
+        return jax.jit(jax.grad(lambda p: jnp.sum(bound(p)(texts, keys) ** 2))).lower(params).compile()
+
+    kept, again = compiled(False), compiled(True)
+    for found, wanted in zip(jax.tree.leaves(again(params)), jax.tree.leaves(kept(params)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max(initial=1e-30))
+    assert np.abs(kept(params)["upper"]["query"]["kernel"]).max() > 0
+    memory = [one.memory_analysis().temp_size_in_bytes for one in (kept, again)]
+    assert memory[1] < 0.7 * memory[0], memory
+
+
 def test_more_layers_make_no_longer_program():
     texts, _ = packed(SEQUENCES)
 
