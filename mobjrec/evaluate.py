@@ -55,11 +55,12 @@ class Block(NamedTuple):
 class Evaluation(NamedTuple):
     """measured: {key: Measured}, key = ORDER:LABEL/metric, or LABEL/metric where an objective has its label's name
 
-    per_list: {key: [Q] float32, NaN where undefined}
+    per_list: {key: [Q] float32, NaN where undefined}   first: the first lists and their orders, the utility's too
     """
 
     measured: dict[str, Measured]
     per_list: dict[str, np.ndarray]
+    first: Block | None = None
 
 
 def run(
@@ -115,9 +116,11 @@ def measure(
     kinds = {"": lambda block: block.drawn.where} | (_segments(parts, lists) if segments else {})
     columns: dict[str, list[np.ndarray]] = {}
     states: dict[tuple[str, str], list[np.ndarray]] = {}
+    first = None
     for block in predicted:
         real = block.rows >= 0
         orders = {**block.predictions, "utility": utility(block.predictions, scale, preference)}
+        first = first or block._replace(predictions=orders)
         masks = {kind: mask(block) & block.drawn.where for kind, mask in kinds.items()}
         for label in dict.fromkeys(own.values()):
             value, inside = block.labels[label], ranked(block, label, zeros)
@@ -139,7 +142,7 @@ def measure(
         gone = np.isin(code, left_out.PAIRLESS if metric == "gauc" else left_out.ITEMLESS)
         pool = float(made.value(state)), float("nan"), int((~gone).sum()), int(gone.sum()), left_out.counted(code[gone])
         measured[keyed(name, own[name], metric)] = Measured(*pool)
-    return Evaluation(measured, rows)
+    return Evaluation(measured, rows, first)
 
 
 def ranked(block: Block, label: str, zeros: frozenset[str]) -> np.ndarray:

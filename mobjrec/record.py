@@ -1,7 +1,7 @@
 """The run folder: who writes into it, with which config and on what machine, and every number that was measured.
 
     config.yaml         the complete config        env.json        a list with one entry a start
-    metrics.jsonl       the record, a row a line   events/         a view of it for TensorBoard
+    metrics.jsonl       the record, a row a line   events/, wandb/ views of it, see views.py
     result.json         there once the run is over checkpoints/    and best/: see checkpoint.py
     mobjrec.lock        marks the folder as ours; locked as long as a process writes, by the kernel, so never stale
 
@@ -15,17 +15,21 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import numpy as np
 
+from mobjrec import views
 from mobjrec.environment import changes, environment
 from mobjrec.errors import RunFolderError
 
 LOCK = "mobjrec.lock"
+# What a clock says in a row of training: all else comes again to the bit.
+TIMED = ("wait", "seconds", "lists_per_second")
 
 
 class Status(NamedTuple):
@@ -51,30 +55,39 @@ class Record:
         self.lost = 0
         self._lock, self._config = lock, config_text
         self._rows: int | None = None
-        self._events: Any = None
+        self._views: list[views.View] = []
 
-    def start(self, step: int, command: Sequence[str] = tuple(sys.argv)) -> list[str]:
+    def start(
+        self,
+        step: int,
+        command: Sequence[str] = tuple(sys.argv),
+        wandb: str | None = None,
+        overridden: Mapping[str, Any] = MappingProxyType({}),
+    ) -> list[str]:
         """Make the folder that of a run at `step`: rows of later steps are cut, config and environment written.
 
+        wandb: the project of a view there, None for no such view   overridden: config keys in which it was another run's
         Returns a sentence for each version or device that is not that of the last start. RunFolderError where the disk
         does not take them.
         """
         starts = _starts(self.folder)
-        now = {"step": step, "command": list(command), **environment()}
+        now = {"step": step, "command": list(command), "overridden": dict(overridden), **environment()}
         with _written(self.folder):
             _replace(self.folder / "config.yaml", self._config)
             _replace(self.folder / "env.json", json.dumps([*starts, now], indent=1))
             (self.folder / "result.json").unlink(missing_ok=True)
             _cut(self.folder / "metrics.jsonl", step)
             self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            self._events = _event_file(self.folder / "events", len(starts), step)
+            self._views.append(views.tensorboard(self.folder, len(starts), step))
+        if wandb is not None:
+            self._views.append(views.wandb(self.folder, wandb))
         return changes(starts[-1], now) if starts else []
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """One row: {"step", "kind", **values}. `kind` is "train" or "eval"; `step` counts the updates done.
 
-        values: numbers, strings, arrays and lists of them, host or device; what is not finite becomes null. Event files
-        get the finite scalars as KIND/NAME. A disk that is full loses the row, not the run: `lost` counts them.
+        values: numbers, strings, arrays and lists of them, host or device; what is not finite becomes null. Views get the
+        finite scalars as KIND/NAME. A disk that is full loses the row, not the run: `lost` counts them.
 
         ValueError if a value is named step or kind.
         """
@@ -87,11 +100,29 @@ class Record:
             if os.write(self._rows, line) < len(line):
                 os.ftruncate(self._rows, size)
                 raise OSError("the disk is full")
-            _write_events(self._events, step, kind, plain)
         except OSError as error:
             if not self.lost:
                 print(f"cannot record step {step} in {self.folder}: {error}; the run goes on", file=sys.stderr)
             self.lost += 1
+        scalars = {f"{kind}/{name}": value for name, value in plain.items() if isinstance(value, int | float)}
+        self._seen(lambda view: view.scalars(step, scalars))
+
+    def text(self, step: int, tag: str, markdown: str) -> None:
+        """A text that only the views hold."""
+        self._seen(lambda view: view.text(step, tag, markdown))
+
+    def settings(self, values: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """The settings {dotted key: value} that views compare runs by, and the names of the evaluation's metrics."""
+        self._seen(lambda view: view.settings(values, [f"eval/{name}" for name in metrics]))
+
+    def _seen(self, write: Callable[[views.View], None]) -> None:
+        """What fails to be shown is lost, not the run: that view ends."""
+        for view in list(self._views):
+            try:
+                write(view)
+            except Exception as error:
+                print(f"a view of {self.folder} ends here: {error}; metrics.jsonl goes on", file=sys.stderr)
+                self._views.remove(view)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`: the run is over. A later start with more steps takes it away again.
@@ -104,12 +135,11 @@ class Record:
 
     def close(self) -> None:
         """Close the files and free the folder; a second call does nothing."""
-        if self._events is not None:
-            self._events.close()
+        self._seen(lambda view: view.close())
         for handle in (self._rows, self._lock):
             if handle is not None:
                 os.close(handle)
-        self._events = self._rows = self._lock = None
+        self._views, self._rows, self._lock = [], None, None
 
     def __enter__(self) -> "Record":
         return self
@@ -269,29 +299,3 @@ def _plain(value: Any) -> Any:
     array = np.asarray(value)
     # JSON's encoder knows no bfloat16, nor does `tolist`.
     return _plain((array.astype(np.float64) if array.dtype.kind == "V" else array).tolist())
-
-
-def _event_file(folder: Path, number: int, step: int) -> Any:
-    """An event file whose readers drop what older files hold after `step`.
-
-    Two files of one second would have one name, and the second would overwrite the first: hence the suffix. Written
-    without tensorboardX's queue and thread: when a full disk kills the thread, the queue blocks the run for good.
-    """
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-    folder.mkdir(exist_ok=True)
-    events = EventsWriter(str(folder / "events"), filename_suffix=f".{os.getpid()}.{number}")
-    events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-    events.flush()
-    return events
-
-
-def _write_events(events: Any, step: int, kind: str, values: dict[str, Any]) -> None:
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.summary import scalar
-
-    for name, value in values.items():
-        if isinstance(value, int | float):
-            events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(f"{kind}/{name}", value)))
-    events.flush()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table as Grid
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from mobjrec import evaluate
 from mobjrec.config import Config, plain
+from mobjrec.parts import Parts, split_of
 
 
 def finished(folder: Path, result: dict[str, Any], config: Config | None = None) -> Group:
@@ -48,6 +50,7 @@ def finished(folder: Path, result: dict[str, Any], config: Config | None = None)
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timing.items()),
         f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, "
         f"{share:.1%} of the steps' time spent waiting for data",
+        *result.get("told", ()),
         f"run folder: {folder}",
         "",
         "next:",
@@ -199,6 +202,33 @@ def ranked(rows: list[dict[str, Any]]) -> Grid:
             cells["text"] = cells["text"][: room - 1] + "…"
         grid.add_row(*(Text(cell) for cell in cells.values()))
     return grid
+
+
+def ranked_lists(parts: Parts, split: str, first: evaluate.Block, count: int = 3, top: int = 5) -> str:
+    """The first lists of a split as Markdown: the best items by utility, with every objective's number and the labels."""
+    users = split_of(parts, split).user
+    items = parts.dataset.items
+    texts = next(iter(items.text.values()), items.id)
+    head = ["item", "text", *first.predictions, *(f"label {name}" for name in first.labels)]
+    lines = []
+    for place, row in enumerate(first.rows[:count].tolist()):
+        where = first.drawn.where[place]
+        item = np.broadcast_to(first.drawn.item, first.drawn.where.shape)[place]
+        best = np.argsort(np.where(where, -first.predictions["utility"][place], np.inf), kind="stable")[:top]
+        known = {
+            name: np.where(first.observed[name][place], label[place], np.nan) for name, label in first.labels.items()
+        }
+        numbers = [*(scores[place] for scores in first.predictions.values()), *known.values()]
+        if row >= 0:
+            lines += ["", f"user {parts.dataset.users.id[users[row]]}", "", _line(head), "|---" * len(head) + "|"]
+        for n in best[where[best]].tolist():
+            cells = [str(items.id[item[n]]), str(texts[item[n]])[:60].replace("|", "/")]
+            lines.append(_line([*cells, *(number(float(values[n])) for values in numbers)]))
+    return "\n".join(lines[1:])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def short(value: Any) -> str:

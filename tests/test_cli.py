@@ -349,7 +349,7 @@ def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(tmp_path, cach
         code, error = ended(["-m", "mobjrec"], name)
         assert code == 0, error
     cut, whole = (
-        [{key: value for key, value in row.items() if key != "wait"} for row in record.rows(tmp_path / name)]
+        [{key: value for key, value in row.items() if key not in record.TIMED} for row in record.rows(tmp_path / name)]
         for name in ("cut", "whole")
     )
     assert cut == whole

@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_the_same_rows_in_files(fitted, frames, tmp_pat
     frames[1].to_csv(tmp_path / "items.csv", index=False)
     data = {"use": "table", "path": str(tmp_path), "events": "events.csv", "items": "items.csv"}
     train.run(parse({**CONFIG, "data": data}), tmp_path / "run", tmp_path / "cache", quiet=True)
-    pick = lambda folder: [{k: v for k, v in row.items() if k != "wait"} for row in record.rows(folder)]
+    pick = lambda folder: [{k: v for k, v in row.items() if k not in record.TIMED} for row in record.rows(folder)]
     assert pick(tmp_path / "run") == pick(fitted.folder)
 
 

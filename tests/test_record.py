@@ -6,19 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobjrec import record
+from mobjrec import record, views
 from mobjrec.errors import RunFolderError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mobjrec import record
+from mobjrec import record, views
 log = record.open(Path(sys.argv[1]), "seed: 0")
 log.start(0)
 log.write(1, "train", {"loss": 1.0})
@@ -274,3 +275,55 @@ def test_a_disk_that_takes_no_file_is_a_sentence_and_leaves_what_is_there(write,
     with pytest.raises(RunFolderError, match=r"(config.yaml|result.json) cannot be written: No space left on device"):
         write(log)
     assert {path: path.read_bytes() for path in log.folder.rglob("*") if path.is_file()} == before
+
+
+def test_event_files_hold_settings_and_texts(log):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log.settings(
+        {"seed": 0, "weighting.use": "mgda", "optimizer.groups": None, "batch.lists": 16}, ["test/click/ndcg@5"]
+    )
+    log.text(0, "ranked/test", "| item |\n|---|\n| i1 |")
+    log.close()
+    events = accumulator.EventAccumulator(str(log.folder / "events")).Reload()
+    (tag,) = [tag for tag in events.Tags()["tensors"] if tag.startswith("ranked")]
+    assert events.Tensors(tag)[0].tensor_proto.string_val == [b"| item |\n|---|\n| i1 |"]
+    plugins = events.summary_metadata
+    told = plugins["_hparams_/session_start_info"].plugin_data.content
+    assert all(word in told for word in (b"weighting.use", b"mgda", b"batch.lists"))
+    assert b"eval/test/click/ndcg_5" in plugins["_hparams_/experiment"].plugin_data.content
+
+
+def test_a_view_that_fails_ends_and_the_record_goes_on(log, capsys):
+    def fails(*_):
+        raise RuntimeError("the other side is gone")
+
+    log._views.append(views.View(fails, fails, fails, lambda: None))
+    for step in (1, 2):
+        log.write(step, "train", {"loss": 1.0})
+    assert [row["step"] for row in record.rows(log.folder)] == [1, 2]
+    assert capsys.readouterr().err.count("the other side is gone; metrics.jsonl goes on") == 1
+
+
+def test_wandb_gets_the_same_scalars_offline_under_one_id_and_nothing_outside_the_run(tmp_path, monkeypatch):
+    told, library = [], types.SimpleNamespace(util=types.SimpleNamespace(generate_id=lambda: "abc"))
+    library.Settings, library.Html = (lambda **given: given), (lambda text: text)
+    run = types.SimpleNamespace(
+        define_metric=lambda *names, **how: None,
+        log=lambda values: told.append(values),
+        finish=lambda: told.append("end"),
+    )
+    run.config = types.SimpleNamespace(update=lambda values, allow_val_change: told.append(values))
+    starts = []
+    library.init = lambda **given: starts.append(given) or run
+    monkeypatch.setitem(sys.modules, "wandb", library)
+    for name in (*views.WANDB_PLACES, "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for step in (0, 1):
+        with record.open(tmp_path / "run", "seed: 0") as log:
+            log.start(step, wandb="shop")
+            log.write(step + 1, "train", {"loss": 0.5, "bad": float("nan"), "gram": np.eye(2)})
+    assert told == [{"step": 1, "train/loss": 0.5}, "end", {"step": 2, "train/loss": 0.5}, "end"]
+    assert [(one["project"], one["id"], one["mode"], one["dir"]) for one in starts] == [
+        ("shop", "abc", "offline", str(tmp_path / "run"))
+    ] * 2
+    assert all(Path(os.environ.pop(name)).is_relative_to(tmp_path / "run") for name in views.WANDB_PLACES)

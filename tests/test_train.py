@@ -17,7 +17,6 @@ from mobjrec.parts import assemble
 from mobjrec.resolve import complete
 
 TINY = Path(__file__).parent / "tiny.yaml"
-TIMED = ("wait",)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def whole(tiny_run) -> Path:
 
 
 def rows(folder: Path) -> list[dict]:
-    return [{k: v for k, v in row.items() if k not in TIMED} for row in record.rows(folder)]
+    return [{k: v for k, v in row.items() if k not in record.TIMED} for row in record.rows(folder)]
 
 
 def final(folder: Path, cache: Path):

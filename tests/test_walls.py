@@ -12,7 +12,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
     "train frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
-    "checks defaults reading parts frozen inference resume progress"
+    "checks defaults reading parts frozen inference resume progress choice saving"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
@@ -64,7 +64,8 @@ WALLS = {
     "mesh": "jax",
     "optimizers": "jax optax",
     "checkpoint": "jax numpy orbax environment",
-    "record": "numpy tensorboardX wandb environment",
+    "record": "numpy environment views",
+    "views": "tensorboardX wandb",
     "testing": "jax numpy data data.readers models",
     **{name: f"jax numpy {RUN} {BELOW} {ONE_LIBRARY.get(name, '')}" for name in (*RUN.split(), *ONE_LIBRARY)},
     "federated.privacy": f"jax numpy dp_accounting {RUN} {BELOW}",
