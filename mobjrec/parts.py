@@ -9,9 +9,10 @@ from mobjrec import state
 from mobjrec.checks import heads_of
 from mobjrec.config import Block, Config
 from mobjrec.data import order
-from mobjrec.data.batching import Feed, Size, longest_texts, needs, packed_width, plan
+from mobjrec.data.batching import Feed, needs
 from mobjrec.data.candidates import within
 from mobjrec.data.columns import side
+from mobjrec.data.sizes import Size, packed_width, plan
 from mobjrec.data.texts import divide, render
 from mobjrec.data.tokens import Tokenizer, doubts, tokenise
 from mobjrec.defaults import settled
@@ -158,6 +159,18 @@ def feed_of(
     return tokenizer, feed._replace(
         item_width=packed_width(feed.item_row, items), user_width=packed_width(feed.user_row, users)
     )
+
+
+def longest_texts(feed: Feed) -> tuple[int, int]:
+    """Tokens of the longest item text and, at most, of the longest user text in training."""
+    items = 0 if feed.item_tokens is None else np.diff(feed.item_tokens.start).max(initial=0)
+    lists, users = feed.dataset.train, np.zeros(len(feed.dataset.train.user), np.int64)
+    if feed.profile_tokens is not None:
+        users += np.diff(feed.profile_tokens.start)[lists.user]
+    if feed.event_tokens is not None:
+        told = np.concatenate([[0], np.cumsum(np.diff(feed.event_tokens.start)[feed.dataset.history])])
+        users += told[lists.history[:, 1]] - told[lists.history[:, 0]]
+    return int(items) + 2, int(users.max(initial=0)) + 2
 
 
 def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:

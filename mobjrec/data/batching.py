@@ -1,10 +1,12 @@
 """Rows of a split and their candidates -> a Batch: each distinct text once, packed, in one of a few fixed sizes."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mobjrec.data.packing import cells, lay, pack
+from mobjrec.data.packing import Packing, cells, lay, pack
+from mobjrec.data.sizes import Size, rounded
 from mobjrec.data.store import States, taken
 from mobjrec.data.tokens import Ragged
 from mobjrec.types import Batch, Dataset, Drawn, Lists, Side, SideSpec, Texts
@@ -45,35 +47,52 @@ class Feed(NamedTuple):
     lower_users: dict[int, States] | None = None
 
 
-class Size(NamedTuple):
-    """Fixed shapes of one compiled batch: packed rows and slots a row, for users and items."""
-
-    user_rows: int
-    user_slots: int
-    item_rows: int
-    item_slots: int
-
-
 class Packed(NamedTuple):
-    """A side's distinct texts in a batch, before they are laid into rows."""
+    """A side's distinct texts in a batch: where each lies, known by lengths alone, and how to read some of them.
+
+    name: of each list or item text, before rows and slots are fixed   packing: None for stored vectors, one a row
+    read: which [n] -> their token sequences, or their stored vectors [n, D]   lower: states of all, or None
+    """
 
     name: np.ndarray
-    texts: Texts | None
-    rows: int
-    slots: int
-    tokens: int
+    packing: Packing | None = None
+    lengths: np.ndarray | None = None
+    width: int = 0
+    read: Callable[[np.ndarray], Any] | None = None
+    lower: States | None = None
+    rows: int = 0
+    slots: int = 0
 
 
 def item_sequences(feed: Feed, texts: np.ndarray) -> Ragged:
     """[CLS] text [SEP] for these rows of item_tokens, cut at item_row."""
     tokens = feed.item_tokens
-    lengths = np.minimum(np.diff(tokens.start)[texts], feed.item_row - 2)
+    lengths = item_lengths(feed, texts) - 2
     start = np.concatenate([[0], np.cumsum(lengths + 2)])
     flat = np.full(start[-1], feed.sep, np.int32)
     flat[start[:-1]] = feed.cls
     source = np.repeat(tokens.start[texts], lengths) + _within(lengths)
     flat[np.repeat(start[:-1] + 1, lengths) + _within(lengths)] = tokens.token[source]
     return Ragged(start, flat)
+
+
+def item_lengths(feed: Feed, texts: np.ndarray) -> np.ndarray:
+    """Tokens of each of `item_sequences`, none of them read."""
+    return np.minimum(_lengths(feed.item_tokens, texts), feed.item_row - 2) + 2
+
+
+def user_lengths(feed: Feed, user: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Tokens of each of `user_sequences`, none of them read."""
+    total = np.zeros(len(user), np.int64)
+    if feed.profile_tokens is not None:
+        total += np.where(user >= 0, _lengths(feed.profile_tokens, user), 0)
+    if feed.event_tokens is not None:
+        events = spans[:, 1] - spans[:, 0]
+        told = feed.dataset.history[np.repeat(spans[:, 0], events) + _within(events)]
+        ends = np.concatenate([[0], np.cumsum(_lengths(feed.event_tokens, told))])
+        stop = np.cumsum(events)
+        total += ends[stop] - ends[stop - events]
+    return np.minimum(total, feed.user_row - 2) + 2
 
 
 def user_sequences(feed: Feed, user: np.ndarray, spans: np.ndarray, history: np.ndarray | None = None) -> Ragged:
@@ -117,30 +136,27 @@ def remembered(feed: Feed, spans: np.ndarray) -> np.ndarray | None:
     return np.where(inside, feed.dataset.history[np.where(inside, place, 0)], -1)
 
 
-def longest_texts(feed: Feed) -> tuple[int, int]:
-    """Tokens of the longest item text and, at most, of the longest user text in training."""
-    items = 0 if feed.item_tokens is None else np.diff(feed.item_tokens.start).max(initial=0)
-    lists, users = feed.dataset.train, np.zeros(len(feed.dataset.train.user), np.int64)
-    if feed.profile_tokens is not None:
-        users += np.diff(feed.profile_tokens.start)[lists.user]
-    if feed.event_tokens is not None:
-        told = np.concatenate([[0], np.cumsum(np.diff(feed.event_tokens.start)[feed.dataset.history])])
-        users += told[lists.history[:, 1]] - told[lists.history[:, 0]]
-    return int(items) + 2, int(users.max(initial=0)) + 2
-
-
 def needs(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> Size:
     """The rows and slots that this batch takes, unrounded."""
-    users, items, _ = _texts(feed._replace(lower_items=None, lower_users=None), lists, rows, drawn)
+    users, items, _ = _texts(feed, lists, rows, drawn)
     return Size(users.rows, users.slots, items.rows, items.slots)
 
 
 def build(
-    feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn, sizes: tuple[Size, ...], multiple: int = 1
+    feed: Feed,
+    lists: Lists,
+    rows: np.ndarray,
+    drawn: Drawn,
+    sizes: tuple[Size, ...],
+    multiple: int = 1,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[Batch, dict[str, float]]:
     """The batch of these rows (-1: a padding list) in the smallest of `sizes` that holds it, and its numbers.
 
-    Numbers: tokens (real), cells (of the packed rows), extra (1 where no size held it and a larger one was made).
+    part: (n, of): only the n-th of so many equal parts of all axes that devices share. Texts are named over the whole
+    batch by their lengths; tokens, vectors, labels and context are read of the part alone.
+    Numbers, of the whole batch: tokens (real), cells (of the packed rows), extra (1 where no size held it and a larger
+    one was made).
     """
     users, items, history = _texts(feed, lists, rows, drawn)
     need = Size(users.rows, users.slots, items.rows, items.slots)
@@ -150,9 +166,21 @@ def build(
         largest = sizes[-1] if sizes else need
         size = Size(*(max(n, m) for n, m in zip(need, largest, strict=True)))
         size = size._replace(user_rows=rounded(size.user_rows, multiple), item_rows=rounded(size.item_rows, multiple))
-    user_texts = _lay(users, size.user_rows, size.user_slots)
-    item_texts = _lay(items, size.item_rows, size.item_slots)
-    cells = sum(t.slot.size for t in (user_texts, item_texts) if t is not None and t.slot is not None)
+    numbers = {
+        "tokens": sum(int(side.lengths.sum()) for side in (users, items) if side.lengths is not None),
+        "cells": users.width * size.user_rows + items.width * size.item_rows,
+        "extra": float(extra),
+    }
+    user_texts = _lay(users, size.user_rows, size.user_slots, part)
+    item_texts = _lay(items, size.item_rows, size.item_slots, part)
+    names = _names(users, size.user_slots)
+    if part[1] > 1:
+        own = _own(len(rows), part)
+        names = None if names is None else names[own]
+        history = None if history is None else history[own]
+        # One candidate set for all lists goes to every device whole.
+        drawn = Drawn(*(array if len(array) < len(rows) else array[own] for array in drawn))
+        rows = rows[own]
     labels, observed = labels_of(feed.dataset, lists, drawn)
     who = np.where(rows >= 0, lists.user[rows], -1)
     place = drawn.row
@@ -160,7 +188,7 @@ def build(
     batch = Batch(
         user_texts=user_texts,
         item_texts=item_texts,
-        users=_side(feed.user_ids, feed.user_features, who, _names(users, size.user_slots)),
+        users=_side(feed.user_ids, feed.user_features, who, names),
         history=None
         if history is None
         else _side(feed.item_ids, feed.item_features, history, _names(items, size.item_slots, _text_of(feed, history))),
@@ -177,49 +205,7 @@ def build(
         log_q=drawn.log_q,
         row=rows.astype(np.int32),
     )
-    return batch, {"tokens": users.tokens + items.tokens, "cells": cells, "extra": float(extra)}
-
-
-def plan(needed: list[Size], multiple: int, most: int = 3) -> tuple[Size, ...]:
-    """Up to `most` nested sizes that hold these draws with few padded rows: one more only while over 7 % are.
-
-    multiple: rows are rounded up to it (devices times rows a chunk).
-    """
-    # A text more than ever seen fits too; stored vectors lie one a row.
-    slots = [most if most <= 1 else rounded(most + 1, 2) for most in (max(s[i] for s in needed) for i in (1, 3))]
-    rows = np.array([[rounded(s.user_rows, multiple), rounded(s.item_rows, multiple)] for s in needed])
-    rows = rows[np.argsort(rows.sum(1), kind="stable")]
-    tops = np.maximum.accumulate(rows, 0)
-    ends = np.unique(np.linspace(1, len(rows), min(len(rows), 40)).astype(int)) - 1
-    best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {(0, -1): (0.0, ())}
-    for count in range(1, most + 1):
-        for end in ends:
-            options = [
-                (cost + float(tops[end].sum()) * (end - before), chain + (int(end),))
-                for (c, before), (cost, chain) in best.items()
-                if c == count - 1 and before < end
-            ]
-            if options:
-                best[count, int(end)] = min(options)
-    wanted = float(rows.sum())
-    chosen = best[1, int(ends[-1])]
-    for count in range(2, most + 1):
-        option = best.get((count, int(ends[-1])))
-        if option is not None and chosen[0] > ENOUGH * wanted:
-            chosen = min(chosen, option)
-    return tuple(Size(int(tops[e][0]), slots[0], int(tops[e][1]), slots[1]) for e in chosen[1])
-
-
-def packed_width(row: int, longest: int) -> int:
-    """Tokens of a packed row: `row` halved while the longest text fits and NARROW are left, so that little stays empty."""
-    while row % 2 == 0 and row // 2 >= max(longest, NARROW):
-        row //= 2
-    return row
-
-
-def rounded(count: int, multiple: int) -> int:
-    """`count` rounded up to a multiple, at least one of it."""
-    return max(1, -(-count // multiple)) * multiple
+    return batch, numbers
 
 
 def _texts(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> tuple[Packed, Packed, np.ndarray | None]:
@@ -229,90 +215,96 @@ def _texts(feed: Feed, lists: Lists, rows: np.ndarray, drawn: Drawn) -> tuple[Pa
 
 
 def _user_texts(feed: Feed, lists: Lists, rows: np.ndarray) -> Packed:
-    none = Packed(np.full(len(rows), -1), None, 0, 0, 0)
     if not reads_users(feed):
-        return none
+        return Packed(np.full(len(rows), -1))
     real = rows[rows >= 0]
     if feed.stored_users is not None:
         name = np.where(rows >= 0, np.cumsum(rows >= 0) - 1, -1)
-        return Packed(name, _stored(feed.stored_users[lists.split][real]), len(real), 1, 0)
+        vectors = feed.stored_users[lists.split]
+        return Packed(name, read=lambda which: vectors[real[which]], rows=len(real), slots=1)
     keys = np.concatenate([lists.user[real][:, None], lists.history[real]], 1)
     distinct, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     name = np.full(len(rows), -1)
     name[rows >= 0] = inverse.reshape(-1)
     lower = None if feed.lower_users is None else _of(feed.lower_users[lists.split], real[first])
-    return _packed(name, user_sequences(feed, distinct[:, 0], distinct[:, 1:]), feed.user_width or feed.user_row, lower)
+    return _packed(
+        name,
+        user_lengths(feed, distinct[:, 0], distinct[:, 1:]),
+        lambda which: user_sequences(feed, distinct[which, 0], distinct[which, 1:]),
+        feed.user_width or feed.user_row,
+        lower,
+    )
 
 
 def _item_texts(feed: Feed, drawn: Drawn, history: np.ndarray | None) -> Packed:
     if feed.item_text is None:
-        return Packed(np.zeros(0, int), None, 0, 0, 0)
+        return Packed(np.zeros(0, int))
     items = drawn.item.reshape(-1) if history is None else np.concatenate([drawn.item.reshape(-1), history.reshape(-1)])
     texts = np.unique(feed.item_text[items[items >= 0]])
     name = np.full(int(feed.item_text.max()) + 1, -1)
     name[texts] = np.arange(len(texts))
     if feed.stored_items is not None:
-        return Packed(name, _stored(feed.stored_items[texts]), len(texts), 1, 0)
-    lower = None if feed.lower_items is None else _of(feed.lower_items, texts)
-    return _packed(name, item_sequences(feed, texts), feed.item_width or feed.item_row, lower)
+        return Packed(name, read=lambda which: feed.stored_items[texts[which]], rows=len(texts), slots=1)
+    return _packed(
+        name,
+        item_lengths(feed, texts),
+        lambda which: item_sequences(feed, texts[which]),
+        feed.item_width or feed.item_row,
+        None if feed.lower_items is None else _of(feed.lower_items, texts),
+    )
 
 
 def _of(states: States, texts: np.ndarray) -> States:
     return states._replace(begin=states.begin[texts])
 
 
-def _packed(name: np.ndarray, sequences: Ragged, row_length: int, lower: States | None = None) -> Packed:
-    """Texts packed into as many rows as they take; `name` then counts texts, and rows and slots are looked up later."""
-    lengths = np.diff(sequences.start)
-    packing = pack(lengths, row_length)
+def _packed(
+    name: np.ndarray, lengths: np.ndarray, read: Callable[[np.ndarray], Ragged], width: int, lower: States | None
+) -> Packed:
+    """Texts dealt to as many rows as they take; `name` then counts texts, and rows and slots are looked up later."""
+    packing = pack(lengths, width)
     # Slots are not fixed yet: the place is kept as row and slot, and becomes a name once the size is known.
     place = np.append(packing.row * _MANY + packing.slot, -1)
-    rows = max(packing.rows, 1)
-    texts = lay(sequences.token, lengths, packing, rows, max(packing.slots, 1), row_length)
-    if lower is not None:
-        texts = texts._replace(hidden=taken(lower.states, cells(lower.begin, lengths, packing, rows, row_length)))
-    return Packed(place[name], texts, packing.rows, packing.slots, int(lengths.sum()))
+    return Packed(place[name], packing, lengths, width, read, lower, packing.rows, packing.slots)
 
 
-# A further size is a further compilation, 10 s and more for a BERT: none is added while rows are this near to the need.
-ENOUGH = 1.07
-# Shorter packed rows hold too few texts to fill well.
-NARROW = 64
 _MANY = 1 << 20  # more slots than a row can have
 
 
-def _stored(vectors: np.ndarray) -> Texts:
-    return Texts(None, None, None, np.ones((len(vectors), 1), bool), vector=vectors[:, None].astype(np.float32))
+def _own(count: int, part: tuple[int, int]) -> slice:
+    """The part's places of an axis."""
+    each = count // part[1]
+    return slice(part[0] * each, (part[0] + 1) * each)
 
 
-def _lay(packed: Packed, rows: int, slots: int) -> Texts | None:
-    """The texts padded to `rows` rows and `slots` slots."""
-    if packed.texts is None:
+def _lay(packed: Packed, rows: int, slots: int, part: tuple[int, int]) -> Texts | None:
+    """The part's packed rows, of `rows` in all, with `slots` slots each."""
+    if packed.read is None:
         return None
-
-    def grow(array: np.ndarray | None, wide: bool) -> np.ndarray | None:
-        if array is None:
-            return None
-        more = [(0, rows - len(array))] + [(0, slots - array.shape[1] if wide else 0)] + [(0, 0)] * (array.ndim - 2)
-        return np.pad(array, more)
-
-    texts = packed.texts
-    return Texts(
-        grow(texts.tokens, False),
-        grow(texts.position, False),
-        grow(texts.slot, False),
-        grow(texts.used, True),
-        grow(texts.hidden, False),
-        grow(texts.vector, True),
-    )
+    own = _own(rows, part)
+    count = own.stop - own.start
+    if packed.packing is None:
+        vectors = packed.read(np.arange(own.start, min(own.stop, packed.rows)))
+        more = [(0, count - len(vectors)), (0, slots - 1)]
+        used = np.pad(np.ones((len(vectors), 1), bool), more)
+        return Texts(None, None, None, used, vector=np.pad(vectors[:, None].astype(np.float32), [*more, (0, 0)]))
+    packing = packed.packing
+    which = np.flatnonzero((packing.row >= own.start) & (packing.row < own.stop))
+    lengths = packed.lengths[which]
+    mine = Packing(packing.row[which] - own.start, packing.slot[which], packing.offset[which], count, slots)
+    texts = lay(packed.read(which).token, lengths, mine, count, slots, packed.width)
+    if packed.lower is None:
+        return texts
+    places = cells(packed.lower.begin[which], lengths, mine, count, packed.width)
+    return texts._replace(hidden=taken(packed.lower.states, places))
 
 
 def _names(packed: Packed, slots: int, of: np.ndarray | None = None) -> np.ndarray | None:
     """Names row * slots + slot in the final layout; `of` picks texts (items), otherwise one per list (users)."""
-    if packed.texts is None:
+    if packed.read is None:
         return None
     place = packed.name if of is None else np.where(of >= 0, packed.name[of], -1)
-    if packed.texts.vector is None:
+    if packed.packing is not None:
         place = np.where(place >= 0, place // _MANY * slots + place % _MANY, -1)
     else:
         place = np.where(place >= 0, place * slots, -1)
@@ -340,6 +332,10 @@ def labels_of(dataset: Dataset, lists: Lists, drawn: Drawn) -> tuple[dict[str, n
 
 def _row(ragged: Ragged, row: int) -> np.ndarray:
     return ragged.token[ragged.start[row] : ragged.start[row + 1]]
+
+
+def _lengths(ragged: Ragged, rows: np.ndarray) -> np.ndarray:
+    return ragged.start[rows + 1] - ragged.start[rows]
 
 
 def _within(lengths: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from mobjrec.config import load
 from mobjrec.data import order
-from mobjrec.data.batching import Size, item_sequences, longest_texts, packed_width, plan, user_sequences
+from mobjrec.data.batching import item_sequences, user_sequences
 from mobjrec.data.packing import Packing, cells, lay, pack
-from mobjrec.parts import assemble
+from mobjrec.data.sizes import Size, packed_width, plan
+from mobjrec.parts import assemble, longest_texts
 from mobjrec.resolve import complete
 
 ROW = 16
