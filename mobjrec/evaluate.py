@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mobjrec import exhausted
 from mobjrec import metrics as metric_room
 from mobjrec.config import plain
 from mobjrec.data import order
@@ -88,11 +89,12 @@ def run(
     items that training has and has not met apart, and users likewise   zeros: labels that are an observed 0 on candidates
     that were not shown; log loss, accuracy and RMSE stay with what is known
     """
-    lists = split_of(parts, split)
-    predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
-    return measure(
-        parts, lists, predicted, scale or scale_of(parts, params, memory), names, preference, segments, zeros
-    )
+    lists, feed = split_of(parts, split), parts.feed
+    what = f"{split} ({BLOCK} lists at a time; texts of up to {feed.user_row} tokens of users, {feed.item_row} of items)"
+    with exhausted.told(lambda error: exhausted.of_evaluation(error, what)):
+        predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
+        scale = scale or scale_of(parts, params, memory)
+        return measure(parts, lists, predicted, scale, names, preference, segments, zeros)
 
 
 def measure(

@@ -16,7 +16,7 @@ RUN = (
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
-    "problems data metrics pareto cache"
+    "problems data metrics pareto cache exhausted"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -63,6 +63,7 @@ WALLS = {
     "step": "jax optax objectives gram state",
     "mesh": "jax",
     "optimizers": "jax optax",
+    "exhausted": "jax config",
     "checkpoint": "jax numpy orbax environment",
     "record": "numpy environment views",
     "views": "tensorboardX wandb",
