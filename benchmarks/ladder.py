@@ -9,6 +9,7 @@ lists only. A trained row says how far it is ahead of the strongest baseline, li
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 import time
@@ -143,7 +144,7 @@ def write(row: dict) -> None:
 def run(corpus: str, seeds: range, only: str) -> None:
     label, metrics, objective = MEASURED[corpus]
     keys = tuple(f"{label}/{m}" for m in metrics)
-    about = {"corpus": corpus, "jax": jax.__version__, "machine": platform.machine(), "cores": 2}
+    about = {"corpus": corpus, "jax": jax.__version__, "machine": platform.machine(), "cores": os.cpu_count()}
     parts = assemble(load(shipped(corpus)), cache_folder())
     parts = with_store(parts, parts.first_state().params)
     known = {name: measured_baseline(parts, score, metrics) for name, score in baselines(parts, label).items()}

@@ -1,6 +1,7 @@
 """Views of the record for other programs: TensorBoard's event files and, with the extra, Weights & Biases. Never read back."""
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def wandb(folder: Path, project: str) -> View:
 
     told = place / "id"
     if not told.is_file():
-        told.write_text(library.util.generate_id())
+        told.write_text(secrets.token_hex(4))
     mode = os.environ.get("WANDB_MODE", "offline")
     run = library.init(
         project=project, name=folder.name, id=told.read_text(), dir=str(folder), mode=mode, resume="allow",

@@ -305,7 +305,7 @@ def test_a_view_that_fails_ends_and_the_record_goes_on(log, capsys):
 
 
 def test_wandb_gets_the_same_scalars_offline_under_one_id_and_nothing_outside_the_run(tmp_path, monkeypatch):
-    told, library = [], types.SimpleNamespace(util=types.SimpleNamespace(generate_id=lambda: "abc"))
+    told, library = [], types.SimpleNamespace()
     library.Settings, library.Html = (lambda **given: given), (lambda text: text)
     run = types.SimpleNamespace(
         define_metric=lambda *names, **how: None,
@@ -324,6 +324,6 @@ def test_wandb_gets_the_same_scalars_offline_under_one_id_and_nothing_outside_th
             log.write(step + 1, "train", {"loss": 0.5, "bad": float("nan"), "gram": np.eye(2)})
     assert told == [{"step": 1, "train/loss": 0.5}, "end", {"step": 2, "train/loss": 0.5}, "end"]
     assert [(one["project"], one["id"], one["mode"], one["dir"]) for one in starts] == [
-        ("shop", "abc", "offline", str(tmp_path / "run"))
+        ("shop", (tmp_path / "run" / "wandb" / "id").read_text(), "offline", str(tmp_path / "run"))
     ] * 2
     assert all(Path(os.environ.pop(name)).is_relative_to(tmp_path / "run") for name in views.WANDB_PLACES)
