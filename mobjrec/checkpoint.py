@@ -4,6 +4,7 @@
 holds every file's sha256, every leaf's shape and dtype, the versions at work and what the caller adds. `folder/best` is
 the same for the best step. Orbax alone restores a flipped byte without a word, casts dtypes silently and takes a
 half-written step for the newest. Saving and cleaning want the run folder's lock (record.py); reading does not.
+Of several processes, all of which have the whole state, the first one writes; saving.py makes the others wait.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,39 +28,61 @@ SCHEMA = 1
 RECENT, BEST = "checkpoints", "best"
 # Leaves that a message lists before it only counts.
 LISTED = 20
+# Of several processes the first one writes and reads; orbax's barriers would wait for the others.
+ALONE = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="mobjrec")
+
+
+class Copied(NamedTuple):
+    """A state on the host, in memory that no step writes to. leaves: {path: array}   tree: {path: shape and dtype}"""
+
+    leaves: dict[str, np.ndarray]
+    tree: dict[str, dict[str, Any]]
+
+
+def copied(state: Tree) -> Copied:
+    """The state's leaves: JAX arrays, typed keys too, numpy arrays, numbers. ValueError for one that is none of them."""
+    stored = jax.device_get({path: _stored(path, leaf) for path, leaf in _leaves(state).items()})
+    # On a CPU what `device_get` hands out is the array itself, which the next step takes over: hence a true copy.
+    copies = {path: np.array(leaf, copy=True) for path, leaf in stored.items()}
+    return Copied(copies, {path: _spec(leaf) for path, leaf in _leaves(state).items()})
 
 
 def save(folder: Path, state: Tree, step: int, seal: dict[str, Any], *, name: str = RECENT, keep: int = 2) -> None:
-    """Write `state` as step `step` and seal it; then drop all but the `keep` newest sealed steps.
+    """`write` of the state as it is now. ValueError for a leaf that is no array and no number."""
+    write(folder, copied(state), step, seal, name=name, keep=keep)
+
+
+def write(folder: Path, state: Copied, step: int, seal: dict[str, Any], *, name: str = RECENT, keep: int = 2) -> None:
+    """Write a state as step `step` and seal it; then drop all but the `keep` newest sealed steps.
 
     Returns when the seal is on disk; nothing older is touched before. A step that is there already and verifies is left
     as it is. `seal`: JSON values to find again with the state (hashes of config, tokeniser and data).
-    Leaves: JAX arrays, typed keys too, numpy arrays, numbers; arrays without elements are kept in the seal alone.
+    Arrays without elements are kept in the seal alone.
 
     RunFolderError if the disk has less than 1.5 times the state's size free, if writing fails, or if a later step is
-    there that verifies; older steps are then as they were. ValueError for a leaf that is none of the above.
+    there that verifies; older steps are then as they were.
     """
+    if jax.process_index() != 0:
+        return
     root = folder.resolve() / name
-    leaves = {path: _stored(path, leaf) for path, leaf in _leaves(state).items()}
     later = [other for other in steps(folder, name=name) if other >= step and not _examined(root, other)[1]]
     if later == [step]:
         return
     if later:
         raise RunFolderError(f"{root} holds step {later[-1]}; step {step} cannot be saved after it")
-    tree = {path: _spec(leaf) for path, leaf in _leaves(state).items()}
     try:
         clean(folder, name=name)
-        _write(root, step, {path: leaf for path, leaf in leaves.items() if leaf.size})
-        if jax.process_index() == 0:
-            _write_seal(root, step, {"schema": SCHEMA, "step": step, "tree": tree, "versions": versions(), "run": seal})
+        _write(root, step, {path: leaf for path, leaf in state.leaves.items() if leaf.size})
+        whole = {"schema": SCHEMA, "step": step, "tree": state.tree, "versions": versions(), "run": seal}
+        _write_seal(root, step, whole)
     # Orbax tells of a full disk by ValueError.
     except (OSError, ValueError) as error:
-        _swept(root)
+        clean(folder, name=name)
         raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
-    if jax.process_index() == 0:
-        for old in _surplus(steps(folder, name=name), step, keep):
-            _drop(root, old)
-    ocp.multihost.sync_global_processes(f"mobjrec:sealed:{name}:{step}")
+    there = steps(folder, name=name)
+    # What came after `step` did not verify.
+    for old in there[:-keep] if there[-1] == step else [other for other in there if other > step]:
+        _drop(root, old)
 
 
 def latest(
@@ -119,11 +142,7 @@ def forget(folder: Path, after: int, *, name: str = RECENT) -> None:
 
 def clean(folder: Path, *, name: str = RECENT) -> None:
     """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
-    _swept(folder.resolve() / name)
-    ocp.multihost.sync_global_processes(f"mobjrec:clean:{name}")
-
-
-def _swept(root: Path) -> None:
+    root = folder.resolve() / name
     if jax.process_index() != 0 or not root.is_dir():
         return
     for path in root.iterdir():
@@ -165,7 +184,7 @@ def _spec(leaf: Any) -> dict[str, Any]:
     return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
 
 
-def _write(root: Path, step: int, leaves: dict[str, jax.Array | np.ndarray]) -> None:
+def _write(root: Path, step: int, leaves: dict[str, np.ndarray]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     needed, free = int(1.5 * sum(leaf.nbytes for leaf in leaves.values())), shutil.disk_usage(root).free
     if free < needed:
@@ -173,9 +192,9 @@ def _write(root: Path, step: int, leaves: dict[str, jax.Array | np.ndarray]) -> 
     # A step that is there was examined by `save` and does not verify: it is written anew.
     if (root / str(step)).is_dir():
         _drop(root, step)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(root / str(step), leaves)
-        checkpointer.wait_until_finished()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=ALONE)
+    with ocp.Checkpointer(handler, multiprocessing_options=ALONE) as checkpointer:
+        checkpointer.save(root / str(step), args=ocp.args.StandardSave(leaves))
 
 
 def _write_seal(root: Path, step: int, seal: dict[str, Any]) -> None:
@@ -215,12 +234,6 @@ def _hash(path: Path) -> str:
 def _present(root: Path) -> list[int]:
     """Steps with a folder, sealed or not, ascending."""
     return sorted(int(path.name) for path in root.glob("*") if path.name.isdigit() and path.is_dir())
-
-
-def _surplus(sealed: list[int], step: int, keep: int) -> list[int]:
-    """What may go once `step` is sealed: all but the newest, and what came after `step` (it did not verify)."""
-    until = [other for other in sealed if other <= step]
-    return until[: -max(keep, 1)] + [other for other in sealed if other > step]
 
 
 def _drop(root: Path, step: int) -> None:
@@ -267,11 +280,12 @@ def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
 
 
 def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> None:
+    shown = lambda spec: f"{spec['dtype']}{spec['shape']}"
     stored, expected = seal["tree"], {path: _spec(leaf) for path, leaf in _leaves(like).items()}
-    missing = [f"{path} {_shown(expected[path])}" for path in expected if path not in stored]
-    unexpected = [f"{path} {_shown(stored[path])}" for path in stored if path not in expected and not partial]
+    missing = [f"{path} {shown(expected[path])}" for path in expected if path not in stored]
+    unexpected = [f"{path} {shown(stored[path])}" for path in stored if path not in expected and not partial]
     changed = [
-        f"{path} ({_shown(stored[path])} stored, {_shown(expected[path])} expected)"
+        f"{path} ({shown(stored[path])} stored, {shown(expected[path])} expected)"
         for path in expected
         if path in stored and stored[path] != expected[path]
     ]
@@ -282,10 +296,6 @@ def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> N
             f"step {seal['step']} in {root} is of another model or optimizer; leaves {'; '.join(told)}. "
             "Use the config that the run was started with, or a new run folder."
         )
-
-
-def _shown(spec: dict[str, Any]) -> str:
-    return f"{spec['dtype']}{spec['shape']}"
 
 
 def _listed(rows: list[str]) -> str:
@@ -300,7 +310,7 @@ def _read(root: Path, step: int, like: Tree) -> Tree:
         item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
     )
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=ALONE)) as checkpointer:
             arrays = checkpointer.restore(root / str(step), args=arguments)
     # Orbax raises a bare Exception for a data file that it cannot read.
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +63,7 @@ def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = 
     _check_heads(objectives, problems)
     _check_metrics(objectives, data, problems)
     _check_devices(data, problems)
+    _check_views(data, problems)
     model = None
     if ("model",) in blocks:
         _check_texts(blocks[("model",)], data, problems)
@@ -182,13 +184,27 @@ def _check_metrics(objectives: dict[str, Objective], data: Mapping[str, Any], pr
     if not metrics:
         text = "found a list of 0; expected at least one metric, such as ndcg@10"
         problems.append(Problem(("evaluate", "metrics"), text))
-    select = told.get("select")
-    if not isinstance(select, str) or not select or objectives.keys() != _named(data).keys():
-        return
-    known = selectable(objectives, metrics)
-    if select not in known:
-        text = f"{select} is not measured{nearest(select, known, what='metrics')}"
-        problems.append(Problem(("evaluate", "select"), text))
+    _check_choice(told, problems)
+    select, floors = told.get("select"), told.get("floors")
+    wanted = [("evaluate", "select")] * (isinstance(select, str) and bool(select))
+    wanted += [("evaluate", "floors", key) for key in floors or ()] if isinstance(floors, Mapping) else []
+    known = selectable(objectives, metrics) if objectives.keys() == _named(data).keys() else None
+    for path in wanted:
+        key = select if path[-1] == "select" else path[-1]
+        if known is not None and key not in known:
+            problems.append(Problem(path, f"{key} is not measured{nearest(key, known, what='metrics')}"))
+
+
+def _check_choice(told: Mapping[str, Any], problems: list[Problem]) -> None:
+    """Floors and a patience that nothing is chosen or measured by."""
+    for key in ("floors", "patience"):
+        if told.get(key) and not told.get("select"):
+            problems.append(
+                Problem(("evaluate", key), "nothing is chosen; name the best step's metric by evaluate.select")
+            )
+    if told.get("patience") and told.get("every") is None:
+        text = "nothing is measured while training; say how often by evaluate.every, such as {epochs: 1}"
+        problems.append(Problem(("evaluate", "patience"), text))
 
 
 def selectable(objectives: Mapping[str, Objective], metrics: Sequence[str]) -> list[str]:
@@ -210,6 +226,15 @@ def _check_devices(data: Mapping[str, Any], problems: list[Problem]) -> None:
     )
     if type(lists) is type(devices) is int and min(lists, devices) > 0 and lists % devices:
         problems.append(Problem(("batch", "lists"), mesh.uneven(lists, devices, f"is {devices}")))
+
+
+def _check_views(data: Mapping[str, Any], problems: list[Problem]) -> None:
+    """A view whose library is not installed."""
+    told = data.get("views")
+    if isinstance(told, Mapping) and told.get("wandb") and find_spec("wandb") is None:
+        problems.append(
+            Problem(("views", "wandb"), "wandb is not installed; pip install 'mobjrec[wandb]', or give null")
+        )
 
 
 def _check_texts(model: Bound, data: Mapping[str, Any], problems: list[Problem]) -> None:

@@ -53,6 +53,15 @@ def train(
     config: ConfigFile,
     changes: Changes = None,
     run: Annotated[Path | None, typer.Option(help="the run folder; runs/<file name> by default")] = None,
+    override_resume: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="go on though this key differs; may be repeated")
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="several hosts: where process 0 is met")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="several hosts: how many processes")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="several hosts: the number of this one, from 0")] = None,
+    patience: Annotated[float, typer.Option(min=0, help="several hosts: seconds that the others may take")] = 120.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="trace one step and print parameters, shapes, FLOPs")
     ] = False,
@@ -70,7 +79,18 @@ def train(
     if run is None and path.stem in (".", ".."):
         raise UserError(f"{path}: this name cannot be a run folder's, which would lead out of runs/; give --run FOLDER")
     folder = run or Path("runs") / path.stem
-    result = train_run(found, folder, _cache())
+    link = None
+    if (coordinator, processes, process) != (None, None, None):
+        if coordinator is None or processes is None or process is None:
+            raise UserError("--coordinator, --processes and --process go together; give every host all three")
+        from mobjrec import follow, hosts
+
+        link = hosts.meet(coordinator, processes, process, patience)
+        hosts.join(link, coordinator)
+        if not link.first:
+            follow.run(found, _cache(), link)
+            return
+    result = train_run(found, folder, _cache(), accepted=override_resume or (), link=link)
     _print(finished(folder, result, found))
 
 
@@ -203,22 +223,35 @@ def main() -> None:
         if debug:
             raise
         print(f"mobjrec: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _leave(error.code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _leave(141)
     except Exception as error:
         if debug:
             raise
         code = getattr(error, "code", None)
         if type(error).__name__ == "Stopped" and isinstance(code, int):
             print(f"mobjrec: {error}", file=sys.stderr)
-            sys.exit(code)
-        if "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError):
-            print(f"mobjrec: {_out_of_memory(error)}", file=sys.stderr)
-            sys.exit(NumericError.code)
+            _leave(code)
+        from mobjrec.exhausted import ran_out
+
+        if ran_out(error):
+            # Outside steps and evaluation, which know their sizes.
+            print(f"mobjrec: memory ran out: {str(error)[:300]}", file=sys.stderr)
+            _leave(NumericError.code)
         print(f"mobjrec: unexpected {type(error).__name__}: {error}\nrun again with --debug for where", file=sys.stderr)
-        sys.exit(1)
+        _leave(1)
+
+
+def _leave(code: int) -> None:
+    """Exit; at once where other processes took part, for which JAX would wait on the way out."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _config(name: str, changes: list[str] | None) -> tuple[Path, Any]:
@@ -248,13 +281,6 @@ def _preference(text: str | None) -> dict[str, float] | None:
         except ValueError:
             raise UserError(f"--prefer {text}: {pair!r} is not NAME=NUMBER; write click=0.7,satisfied=0.3") from None
     return found
-
-
-def _out_of_memory(error: BaseException) -> str:
-    return (
-        "memory ran out. Make batch.chunk_rows smaller (rows encoded at a time; the result stays the same), then "
-        f"batch.lists or batch.item_row and batch.user_row. XLA said: {str(error)[:300]}"
-    )
 
 
 def _print(shown: Any) -> None:

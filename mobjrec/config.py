@@ -61,16 +61,19 @@ Positive = Annotated[float, Field(gt=0)]
 Frozen = AfterValidator(MappingProxyType)
 
 
-def _one(here: str, value: Any, info: Info, others: Sequence[str]) -> Any:
-    """Exactly one of `here` and `others` is given; silent where another one is wrong already."""
-    if all(name in info.data for name in others):
-        given = [name for name in others if info.data[name] is not None] + ([here] if value is not None else [])
-        if len(given) != 1:
-            names = " or ".join([*others, here])
-            found = " and ".join(given) or "none"
-            text = f"found {found}; expected exactly one of {names} (null unsets a key)"
-            raise PydanticCustomError("one_of", text, {"none_of": [] if given else [*others, here]})
-    return value
+def _one(*others: str) -> Any:
+    """The check that exactly one of `others` and `steps` is given; silent where another one is wrong already."""
+
+    def check(cls: type, value: Any, info: Info) -> Any:
+        if all(name in info.data for name in others):
+            given = [name for name in others if info.data[name] is not None] + ["steps"] * (value is not None)
+            if len(given) != 1:
+                names, found = " or ".join([*others, "steps"]), " and ".join(given) or "none"
+                text = f"found {found}; expected exactly one of {names} (null unsets a key)"
+                raise PydanticCustomError("one_of", text, {"none_of": [] if given else [*others, "steps"]})
+        return value
+
+    return field_validator("steps")(classmethod(check))
 
 
 class Every(BaseModel):
@@ -79,11 +82,7 @@ class Every(BaseModel):
     model_config = STRICT
     epochs: Positive | None = None
     steps: Count | None = Field(default=None, validate_default=True)
-
-    @field_validator("steps")
-    @classmethod
-    def _check(cls, value: Any, info: Info) -> Any:
-        return _one("steps", value, info, ("epochs",))
+    _check = _one("epochs")
 
 
 class Pace(BaseModel):
@@ -93,11 +92,7 @@ class Pace(BaseModel):
     minutes: Positive | None = None
     epochs: Positive | None = None
     steps: Count | None = Field(default=None, validate_default=True)
-
-    @field_validator("steps")
-    @classmethod
-    def _check(cls, value: Any, info: Info) -> Any:
-        return _one("steps", value, info, ("minutes", "epochs"))
+    _check = _one("minutes", "epochs")
 
 
 class History(BaseModel):
@@ -144,7 +139,8 @@ class Evaluate(BaseModel):
     """When and how a split is measured.
 
     every: None = at the end only   candidates: None = those of training   select: the metric that picks the kept step,
-    "" = none   lists: how many of a split's lists are measured while training, None = all
+    "" = none   floors: {metric: the lowest value that a kept step may have}   patience: training stops after so many
+    evaluations without a new best, None = never   lists: how many of a split's are measured while training, None = all
     """
 
     model_config = STRICT
@@ -152,6 +148,8 @@ class Evaluate(BaseModel):
     candidates: Block | None = None
     metrics: tuple[str, ...] = ("ndcg@10", "auc")
     select: str = ""
+    floors: Annotated[dict[str, float], Frozen] = Field(default={}, validate_default=True)
+    patience: Count | None = None
     lists: Count | None = None
 
 
@@ -169,6 +167,13 @@ class Parallel(BaseModel):
     model_config = STRICT
     map: Literal["shard_map", "pmap"] = "shard_map"
     devices: Count | None = None
+
+
+class Views(BaseModel):
+    """What the record is shown in beside TensorBoard. wandb: a project of Weights & Biases, None = not there"""
+
+    model_config = STRICT
+    wandb: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Config(BaseModel):
@@ -191,18 +196,15 @@ class Config(BaseModel):
     weight_scale: Literal["unit", "paper"] = "unit"
     gram_at: Literal["embeddings", "parameters"] | None = None
     optimizer: Block
-    evaluate: Evaluate = Evaluate()
+    evaluate: Evaluate = Field(default_factory=Evaluate)  # a read-only mapping cannot be copied
     save: Save = Save()
     parallel: Parallel = Parallel()
+    views: Views = Views()
     non_finite: Literal["raise", "skip"] = "raise"
     _places: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
     # Whether all was checked and every default is written in, see defaults.py: once for a run is enough.
     _settled: bool = PrivateAttr(default=False)
-
-    @field_validator("steps")
-    @classmethod
-    def _check(cls, value: Any, info: Info) -> Any:
-        return _one("steps", value, info, ("epochs",))
+    _check = _one("epochs")
 
     @property
     def places(self) -> Mapping[KeyPath, str]:

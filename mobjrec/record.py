@@ -274,12 +274,17 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _cut(path: Path, step: int) -> None:
-    """Leave the rows up to `step` and nothing of a line that a kill cut short."""
+    """Leave the rows up to `step` and nothing of a line that a kill cut short.
+
+    What the test split gave at `step` goes, too: that is measured before the first step and after the last save.
+    """
     content = path.read_bytes() if path.is_file() else b""
     kept = []
     for line in content.splitlines(keepends=True):
         try:
-            keeps = line.endswith(b"\n") and json.loads(line)["step"] <= step
+            row = json.loads(line)
+            again = row["step"] == step and any(key.startswith("test/") for key in row)
+            keeps = line.endswith(b"\n") and row["step"] <= step and not again
         except (ValueError, KeyError, TypeError):
             keeps = False
         kept += [line] if keeps else []

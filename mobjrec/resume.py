@@ -1,47 +1,83 @@
 """Going on with a run: whether the folder's config is this one, where the state comes from, what a seal says."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from mobjrec import checkpoint, mesh
-from mobjrec.config import Config, parse_text, plain
+from mobjrec import checkpoint, choice, mesh
+from mobjrec.config import Config, Evaluate, parse_text, plain
 from mobjrec.data.store import key_of
-from mobjrec.errors import RunFolderError
+from mobjrec.errors import RunFolderError, UserError
+from mobjrec.link import Link
 from mobjrec.parts import Parts
+from mobjrec.problems import nearest
 from mobjrec.state import TrainState
 
 # Keys that change what is written or how fast, never the parameters. Of data their content counts, not where they lie.
-HARMLESS = ("save", "parallel", "evaluate.every", "evaluate.lists", "lists.strict", "epochs", "steps", "data.path")
+HARMLESS = (
+    "save",
+    "parallel",
+    "views",
+    "evaluate.every",
+    "evaluate.lists",
+    "evaluate.patience",
+    "lists.strict",
+    "epochs",
+    "steps",
+    "data.path",
+)
 
 
-def check(previous: str | None, config: Config, folder: Path) -> None:
-    """RunFolderError where the folder was trained with another config, naming every key that differs."""
+def check(
+    previous: str | None, config: Config, folder: Path, accepted: Sequence[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """{key: (there, now)} of the keys that differ and are `accepted`, or stand below one that is; not the harmless ones.
+
+    RunFolderError where the folder was trained with another config, naming every other key that differs. UserError where
+    an accepted key is none.
+    """
     if previous is None:
-        return
+        return {}
     old, new = plain(parse_text(previous)), plain(config)
     before, now = flat(old), flat(new)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    for name in accepted:
+        if not any(below(key, name) for key in before.keys() | now.keys()):
+            raise UserError(f"--override-resume {name}: there is no such key{nearest(name, sorted(now))}")
+    free = lambda key: any(below(key, name) for name in accepted)
     harmful = [key for key in differing if not key.startswith(HARMLESS)]
     # A schedule that reads the total would take another course with another number of steps.
     if any(key in ("epochs", "steps") for key in differing) and now.get("optimizer.schedule", "constant") != "constant":
         harmful += [key for key in ("epochs", "steps") if key in differing]
-    lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful]
+    overridden = {key: (before.get(key), now.get(key)) for key in harmful if free(key)}
+    lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful if not free(key)]
     lines += [
         f"  order of {key}: {', '.join(names)} there, {', '.join(orders(new)[key])} now"
         for key, names in orders(old).items()
-        if sorted(names) == sorted(orders(new).get(key, ())) and names != orders(new)[key]
+        if sorted(names) == sorted(orders(new).get(key, ())) and names != orders(new)[key] and not free(key)
     ]
     if lines:
         raise RunFolderError(
             f"{folder} holds a run with another config:\n"
             + "\n".join(lines)
-            + "\nuse another folder (--run) or that config"
+            + "\nuse another folder (--run) or that config; --override-resume KEY goes on with a key that differs"
         )
+    return overridden
+
+
+def below(key: str, name: str) -> bool:
+    """Whether a dotted key is `name` or stands below it."""
+    return f"{key}.".startswith(f"{name}.")
+
+
+def told(config: Config) -> dict[str, Any]:
+    """The keys that all processes of a run have to agree on; where its data lie may differ."""
+    flats = flat(plain(config)) | {f"order of {key}": names for key, names in orders(plain(config)).items()}
+    return {key: value for key, value in flats.items() if not key.endswith("data.path")}
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:
@@ -68,12 +104,12 @@ def orders(tree: Any, path: str = "") -> dict[str, tuple[str, ...]]:
 
 
 def finished(previous: str | None, config: Config, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that is over; None where there is none, or the config now asks for another number of steps."""
+    """The result of a run that is over; None where there is none, or the config now has another end."""
     if previous is None:
         return None
     before = parse_text(previous)
-    same = (before.epochs, before.steps) == (config.epochs, config.steps)
-    return result(folder) if same else None
+    until = lambda one: (one.epochs, one.steps, one.evaluate.patience)
+    return result(folder) if until(before) == until(config) else None
 
 
 def result(folder: Path) -> dict[str, Any] | None:
@@ -88,15 +124,27 @@ def result(folder: Path) -> dict[str, Any] | None:
 
 
 def state(
-    folder: Path, parts: Parts, devices: Mesh, content: Mapping[str, Any]
+    folder: Path, parts: Parts, devices: Mesh, content: Mapping[str, Any], link: Link | None = None
 ) -> tuple[TrainState, dict[str, Any] | None]:
-    """The newest sealed state on these devices and its seal, or the first state and None.
+    """The newest sealed state on these devices and its seal, or the first state and None; the others get that state.
 
     content: see there. RunFolderError where the state was sealed with another one.
     """
     unchanged(folder, content)
-    first = mesh.place(parts.first_state(), devices)
-    return checkpoint.latest(folder, first) or (first, None)
+    link = link or Link()
+    link.same("other data", flat(content))
+    first = parts.first_state()
+    found, seal = checkpoint.latest(folder, first) or (first, None)
+    return mesh.place(link.shared(found), devices), seal
+
+
+def standing(folder: Path, seal: Mapping[str, Any] | None, rules: Evaluate) -> choice.Standing:
+    """The best evaluation up to the state of this seal. A best step that was sealed later goes: it will come again."""
+    checkpoint.forget(folder, seal["step"] if seal else 0, name=checkpoint.BEST)
+    # Nor is one left where the newest states were damaged and a later best step had replaced theirs.
+    if seal is None or not checkpoint.steps(folder, name=checkpoint.BEST):
+        return choice.Standing()
+    return choice.found(seal["run"], rules)
 
 
 def unchanged(folder: Path, content: Mapping[str, Any]) -> None:

@@ -2,9 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mobjrec import checkpoint, evaluate, mesh, progress, record, resume
-from mobjrec.config import Config, Every, Pace, dump
-from mobjrec.data.loading import batches
+from mobjrec import checkpoint, choice, evaluate, exhausted, mesh, progress, record, resume
+from mobjrec.config import Config, Every, Pace, dump, plain
+from mobjrec.data.loading import Loaded, batches
+from mobjrec.data.sizes import Size
 from mobjrec.defaults import compared_at, settled
-from mobjrec.errors import NumericError, RunFolderError
+from mobjrec.errors import NumericError
 from mobjrec.frozen import with_store
+from mobjrec.link import Link
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
 from mobjrec.reading import warn_of_lists_of_one
+from mobjrec.report import ranked_lists
+from mobjrec.saving import Saver
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
 from mobjrec.types import Batch, Tree
@@ -34,61 +37,71 @@ class Stopped(Exception):
         self.code = 128 + number
 
 
-def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> dict[str, Any]:
+def run(
+    config: Config,
+    folder: Path,
+    cache: Path,
+    *,
+    quiet: bool = False,
+    accepted: Sequence[str] = (),
+    link: Link | None = None,
+) -> dict[str, Any]:
     """Train to the config's last step, from the newest sealed checkpoint in `folder` if there is one, to the same bits.
 
     Returns the content of the run's `result.json`: {"steps", "table": {metric: {"before", "after", ...}}, "timing"}; that
     of a run that is over already as it stands, if its data are as they were. timing: seconds; compile: the first step of
-    each shape until it is sent off, so that wait / (wait + train) is the share of time in which steps wait for data. One of
-    errors.MISTAKES where it cannot; Stopped after a signal.
+    each shape until it is sent off, so that wait / (wait + train) is the share of time in which steps wait for data.
+    accepted: keys that may differ from those of the run in `folder`, see resume.check
+    link: to the other processes of the run, this one being the first; they run `follow.run`. One of errors.MISTAKES
+    where it cannot; Stopped after a signal.
     """
-    config = settled(config)
-    with record.open(folder, dump(config)) as log:
-        resume.check(log.previous, config, folder)
+    config, link = settled(config), link or Link()
+    with link, record.open(folder, dump(config)) as log:
+        overridden = resume.check(log.previous, config, folder, accepted)
         done = resume.finished(log.previous, config, folder)
         began = time.monotonic()
+        link.same("another config", resume.told(config))
         mesh.keep_compilations(cache / "compiled")
+        machine = config.parallel.devices, config.batch.lists, config.parallel.map
         # Before the data are read: what the machine refuses is told at once.
-        devices = None if done is not None else mesh.make(config.parallel.devices, config.batch.lists)
+        devices = None if done is not None else mesh.make(*machine)
         parts = assemble(config, cache)
         content = resume.content(parts)
         if done is not None:
             resume.unchanged(folder, content)
+            link.lead({"result": done})
             return done
-        state, seal = resume.state(folder, parts, devices, content)
-        parts = with_store(parts, state.params)
+        link.lead({"step": None})  # what the caches take of texts is in them
+        state, seal = resume.state(folder, parts, devices, content, link)
+        parts = with_store(parts, mesh.local(state.params))
+        link.lead({"step": int(state.step)})
         multiple = devices.size * (config.batch.chunk_rows or 1)
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
-        changed = log.start(int(state.step))
+        changed = log.start(int(state.step), wandb=config.views.wandb, overridden=overridden)
         warn_of_lists_of_one(config, parts.dataset)
-        # A best step that was sealed after the state we go on from will come again.
-        checkpoint.forget(folder, int(state.step), name=checkpoint.BEST)
         clock = {"prepare": time.monotonic() - began}
         clock |= dict.fromkeys(("compile", "wait", "train", "evaluate", "save"), 0.0)
-        best = seal["run"].get("best") if seal else None
-        lists, failed, met = config.batch.lists, set(), set()
-
-        with stopping() as asked, progress.shown(parts.steps, int(state.step), lists, quiet) as view:
+        number, lists, rules, met = int(state.step), config.batch.lists, config.evaluate, set()
+        standing = missed = resume.standing(folder, seal, rules)
+        with (
+            exhausted.told(lambda error: exhausted.of_step(error, config, devices.size, step, state, batch)),
+            stopping(link.asked) as asked,
+            progress.shown(parts.steps, number, lists, quiet) as view,
+            Saver(folder, content, view.say) as saver,
+        ):
             for sentence in [*parts.notes, *changed, *(seal["skipped"] if seal else [])]:
                 view.say(sentence)
-            if int(state.step) == 0:
-                log.write(0, "eval", _values(evaluated(parts, used(state), "test", clock), "test"))
-            pending = None
-            loaded = batches(
-                parts.feed,
-                parts.dataset.train,
-                parts.train_candidates,
-                sizes,
-                seed=config.seed,
-                batch=lists,
-                start=int(state.step),
-                stop=parts.steps,
-                multiple=multiple,
-            )
-            saved = time.monotonic()
+            if number == 0:
+                first = noted(log, parts, 0, "test", evaluated(parts, used(state), "test", clock))
+                log.settings(resume.flat(plain(config)), list(first))
+            pending = batch = None
+            stop = number if choice.over(standing, rules) else parts.steps
+            loaded = fed(parts, sizes, multiple, number, stop, link)
+            saved = sent = time.monotonic()
             for number, batch, numbers, waited in loaded:
                 began = time.monotonic()
+                link.lead({"step": number + 1})
                 state, logs = step(state, batch)
                 if unmet(batch, met):
                     # The call returns once the program is compiled and sent off; its run is fetched with the next step.
@@ -96,10 +109,13 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                     began = time.monotonic()
                 if pending is not None:
                     written(log, view, parts, *pending)  # fetches the step before while this one runs
-                pending = number + 1, logs, batch.row, {**numbers, "wait": waited}
+                now = time.monotonic()
+                pending = number + 1, logs, batch.row, {**numbers, "wait": waited, "seconds": now - sent}
+                sent = now
                 number += 1
                 measure = due(number, config.evaluate.every, parts)
-                keep = due(number, config.save.every, parts, since=saved) or number == parts.steps or bool(asked)
+                last = number == parts.steps or bool(asked)
+                keep = due(number, config.save.every, parts, since=saved) or last
                 if measure or keep:
                     written(log, view, parts, *pending)
                     pending = None
@@ -107,30 +123,38 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
                 clock["train"] += time.monotonic() - began
                 if measure:
                     found = evaluated(parts, used(state), "valid", clock, config.evaluate.lists)
-                    values = _values(found, "valid")
-                    log.write(number, "eval", values)
+                    values = noted(log, parts, number, "valid", found)
                     view.evaluated(number, shown_metrics(parts, values))
-                    chosen = values.get(f"valid/{config.evaluate.select}", float("nan"))
-                    if chosen > (-np.inf if best is None else best):
-                        save = partial(checkpoint.save, folder, used(state), number, {**content, "best": chosen})
-                        best = chosen if attempted(checkpoint.BEST, save, 1, failed, view.say) else best
-                if keep:
-                    began, last = time.monotonic(), number == parts.steps or bool(asked)
-                    save = partial(checkpoint.save, folder, state, number, {**content, "best": best})
-                    attempted(checkpoint.RECENT, save, config.save.keep, failed, view.say, last)
+                    values = {key.removeprefix("valid/"): value for key, value in values.items()}
+                    standing = missed if saver.settle() == checkpoint.BEST else standing
+                    missed = standing._replace(since=standing.since + 1)
+                    standing = choice.after(standing, values, rules)
+                    last |= choice.over(standing, rules)
+                    if standing.since == 0:
+                        saver.save(used(state), number, choice.sealed(standing, rules), name=checkpoint.BEST, keep=1)
+                if keep or last:
+                    began = time.monotonic()
+                    # A best step that could not be saved is not the best.
+                    standing = missed if saver.settle() == checkpoint.BEST else standing
+                    saver.save(state, number, choice.sealed(standing, rules), keep=config.save.keep, last=last)
                     saved = time.monotonic()
                     clock["save"] += saved - began
+                if measure or keep:
+                    sent = time.monotonic()
                 if asked:
+                    link.lead({"stopped": asked[0]})
                     raise Stopped(asked[0])
-
-        if best is None:
-            save = partial(checkpoint.save, folder, used(state), parts.steps, {**content, "best": None})
-            attempted(checkpoint.BEST, save, 1, failed, view.say, last=True)
+                if last:
+                    break
+            if standing.best is None:
+                told = choice.sealed(standing, rules)
+                saver.save(used(state), number, told, name=checkpoint.BEST, keep=1, last=True)
         final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)
-        log.write(parts.steps, "eval", _values(last, "test"))
+        noted(log, parts, number, "test", last)
         result = {
-            "steps": parts.steps,
+            "steps": number,
+            "told": choice.told(standing, rules, number, parts.steps),
             **table(folder, parts, last),
             "timing": {name: round(seconds, 2) for name, seconds in clock.items()},
             "feed": feed_numbers(folder, sizes),
@@ -138,7 +162,24 @@ def run(config: Config, folder: Path, cache: Path, *, quiet: bool = False) -> di
             "scale": evaluate.scale_of(parts, final["params"], final["memory"]),
         }
         log.finish(result)
+        link.lead({"result": resume.result(folder)})
         return result
+
+
+def fed(parts: Parts, sizes: tuple[Size, ...], multiple: int, start: int, stop: int, link: Link) -> Iterator[Loaded]:
+    """This process' part of the batches of steps start .. stop - 1."""
+    return batches(
+        parts.feed,
+        parts.dataset.train,
+        parts.train_candidates,
+        sizes,
+        seed=parts.config.seed,
+        batch=parts.config.batch.lists,
+        start=start,
+        stop=stop,
+        multiple=multiple,
+        part=(link.number, link.count),
+    )
 
 
 def mapped_step(parts: Parts, devices: Mesh) -> Callable:
@@ -171,7 +212,7 @@ def gram_at(parts: Parts) -> str:
 
 def used(state: TrainState) -> dict[str, Tree]:
     """What a trained model is used with: parameters (their running average where one is kept) and memories."""
-    return {"params": averaged(state.opt_state, state.params), "memory": state.memory}
+    return mesh.local({"params": averaged(state.opt_state, state.params), "memory": state.memory})
 
 
 def evaluated(parts: Parts, model: dict[str, Tree], split: str, clock: dict[str, float], limit: int | None = None):
@@ -195,9 +236,12 @@ def written(log: record.Record, view: progress.Shown, parts: Parts, number: int,
     values |= {f"weight/{name}": weight for name, weight in weights.items()}
     if "gram" in logs:
         values["gram"] = logs["gram"]
-    log.write(
-        number, "train", {**values, "gradient_norm": logs["gradient_norm"], "finite": bool(logs["finite"]), **numbers}
-    )
+        norms = np.sqrt(np.maximum(np.diagonal(logs["gram"]), 0.0))
+        values |= {f"gradient_norm/{name}": norm for name, norm in zip(names, norms.tolist(), strict=True)}
+    values |= {"gradient_norm": logs["gradient_norm"], "finite": bool(logs["finite"]), **numbers}
+    if numbers["cells"]:
+        values["padding"] = 1 - numbers["tokens"] / numbers["cells"]
+    log.write(number, "train", {**values, "lists_per_second": len(rows) / max(numbers["seconds"], 1e-9)})
     view.step(number, losses)
     if not logs["finite"] and parts.config.non_finite == "raise":
         bad = [
@@ -213,29 +257,6 @@ def written(log: record.Record, view: progress.Shown, parts: Parts, number: int,
         )
 
 
-def attempted(
-    name: str, save: Callable[..., None], keep: int, failed: set[str], say: Callable[[str], None], last: bool = False
-) -> bool:
-    """Whether the step was saved. A save that fails is told of and passes; the second in a row of one `name` does not.
-
-    failed: names whose last save failed, kept up to date   last: no save follows, so a failed one is tried again at once
-    RunFolderError when training has to stop; what was sealed before is as it was.
-    """
-    for _ in range(2 if last else 1):
-        try:
-            save(name=name, keep=keep)
-        except RunFolderError as error:
-            if name in failed:
-                text = f"{error}; two saves in a row failed, so training stops. The steps sealed before are intact: free space"
-                raise RunFolderError(f"{text} and give the same command again") from error
-            failed.add(name)
-            say(f"{error}; {'it is tried again' if last else 'training goes on and stops if the next save fails, too'}")
-        else:
-            failed.discard(name)
-            return True
-    return False
-
-
 def due(number: int, every: Every | Pace | None, parts: Parts, since: float | None = None) -> bool:
     """Whether something that happens `every` so often happens after `number` updates."""
     if every is None:
@@ -248,13 +269,14 @@ def due(number: int, every: Every | Pace | None, parts: Parts, since: float | No
 
 
 @contextmanager
-def stopping() -> Iterator[list[int]]:
-    """A list that gets the number of a SIGTERM or SIGINT; a second signal stops at once."""
-    asked: list[int] = []
+def stopping(asked: list[int] | None = None) -> Iterator[list[int]]:
+    """A list, `asked` if given, that gets the number of a SIGTERM or SIGINT; a second signal stops at once."""
+    asked, mine = [] if asked is None else asked, []
 
     def note(number: int, _: Any) -> None:
-        if asked:
+        if mine:
             raise KeyboardInterrupt
+        mine.append(number)
         asked.append(number)
 
     try:
@@ -280,8 +302,13 @@ def shown_metrics(parts: Parts, values: Mapping[str, Any]) -> dict[str, float]:
     return {key: float("nan") if value is None else value for key, value in own.items()}
 
 
-def _values(found: evaluate.Evaluation, split: str) -> dict[str, float]:
-    return {f"{split}/{key}": measured.value for key, measured in found.measured.items()}
+def noted(log: record.Record, parts: Parts, number: int, split: str, found: evaluate.Evaluation) -> dict[str, float]:
+    """The evaluation's row, {"SPLIT/KEY": value}, written; the views get a few ranked lists, too."""
+    values = {f"{split}/{key}": measured.value for key, measured in found.measured.items()}
+    log.write(number, "eval", values)
+    if found.first is not None:
+        log.text(number, f"ranked/{split}", ranked_lists(parts, split, found.first))
+    return values
 
 
 def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, Any]:

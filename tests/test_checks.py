@@ -192,6 +192,16 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
     [
         (["evaluate.metrics=[]"], r"evaluate\.metrics: found a list of 0; expected at least one metric"),
         (["evaluate.select=clik/auc"], r"evaluate\.select: clik/auc is not measured; did you mean `click/auc`"),
+        (
+            ["evaluate.select=click/auc", "evaluate.floors={satisfaction/acu: 0.5}"],
+            r"evaluate\.floors\.satisfaction/acu: satisfaction/acu is not measured; did you mean `satisfaction/auc`",
+        ),
+        (["evaluate.floors={click/auc: 0.5}"], r"evaluate\.floors: nothing is chosen; name the .* by evaluate\.select"),
+        (["evaluate.patience=3"], r"evaluate\.patience: nothing is chosen; name the .* by evaluate\.select"),
+        (
+            ["evaluate.patience=3", "evaluate.select=utility:click/auc", "evaluate.every=null"],
+            r"evaluate\.patience: nothing is measured while training; say how often by evaluate\.every",
+        ),
         (["tokenizer=null"], "tokenizer: a template reads text, so say what makes tokens of it"),
         (["model.encoder=null"], r"model\.user\.text: user\.text is .* but nothing reads it"),
         (["model.item={}"], r"model\.item: item has nothing to read"),

@@ -8,7 +8,7 @@ import pytest
 from mobjrec import checkpoint, mesh, resume
 from mobjrec.config import dump, load, parse, plain
 from mobjrec.data.corpus import events_from, single, table_from
-from mobjrec.errors import RunFolderError
+from mobjrec.errors import RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.resolve import complete
 from mobjrec.types import Corpus
@@ -45,6 +45,36 @@ def test_another_order_of_path_patterns_is_another_run():
 
     said = refusal(grouped("scorer/*", "*"), grouped("*", "scorer/*"))
     assert "order of optimizer.groups: scorer/*, * there, *, scorer/* now" in said
+
+
+def test_an_accepted_key_may_differ_and_no_other():
+    now = load(Path(__file__).parent / "tiny.yaml", ["batch.lists=8", "optimizer.learning_rate=1e-3", "save.keep=9"])
+    check = lambda *accepted: resume.check(dump(TINY), now, Path("runs/tiny"), accepted)
+    differing = {"batch.lists": (16, 8), "optimizer.learning_rate": (0.003, 0.001)}
+    assert check("batch.lists", "optimizer") == differing
+    with pytest.raises(RunFolderError) as error:
+        check("batch.lists")
+    assert "optimizer.learning_rate: 0.003 there, 0.001 now" in str(error.value)
+    assert "batch.lists" not in str(error.value)
+    with pytest.raises(
+        UserError, match=r"--override-resume batch.list: there is no such key; did you mean `batch.lists`"
+    ):
+        check("batch.list")
+    assert resume.check(dump(TINY), TINY, Path("runs/tiny"), ["batch.lists"]) == {}
+
+
+def test_an_accepted_order_goes_on():
+    other = reordered(TINY, "objectives")
+    assert resume.check(dump(TINY), other, Path("runs/tiny"), ["objectives"]) == {}
+
+
+def test_patience_is_free_and_the_rule_of_the_best_is_not():
+    changes = ["evaluate.select=click/auc", "evaluate.floors={click/ndcg@5: 0.5}"]
+    before = load(Path(__file__).parent / "tiny.yaml", changes)
+    resume.check(dump(before), load(Path(__file__).parent / "tiny.yaml", [*changes, "evaluate.patience=3"]), Path("r"))
+    assert "evaluate.floors.click/ndcg@5: 0.5 there, None now" in refusal(
+        before, load(Path(__file__).parent / "tiny.yaml", changes[:1])
+    )
 
 
 def test_an_objective_more_is_told_by_its_keys():

@@ -250,32 +250,70 @@ def test_a_best_step_that_could_not_be_saved_is_not_the_best(plain, cache, tmp_p
     assert result["chosen"] == 4 and values[4] == values[4]
 
 
-def test_the_last_save_is_tried_again_at_once():
-    told, failed, calls = [], set(), []
-
-    def save(name, keep):
-        calls.append((name, keep))
-        if len(calls) in failing:
-            raise RunFolderError("no room")
-
-    failing = {1}
-    assert train.attempted("best", save, 1, failed, told.append, last=True)
-    assert calls == [("best", 1)] * 2 and not failed and told == ["no room; it is tried again"]
-    failing = {3, 4}
-    with pytest.raises(RunFolderError, match="two saves in a row failed"):
-        train.attempted("best", save, 1, failed, told.append, last=True)
-    assert len(calls) == 4
+CHOSEN = (
+    "evaluate={metrics: [ndcg@5], every: {steps: 1}, select: utility:click/ndcg@5, floors: {satisfaction/ndcg@5: %s}}"
+)
 
 
-def test_failures_of_the_best_and_of_the_newest_step_count_apart():
-    failed = set()
+def test_the_best_utility_above_a_floor_is_kept_and_a_floor_that_none_meets_is_told(cache, tmp_path, capsys):
+    changes = [*IDS[:3], "save.every={steps: 2}", "steps=6"]
+    train.run(load(TINY, [*changes, CHOSEN % 0]), tmp_path / "free", cache, quiet=True)
+    rows = [row for row in record.rows(tmp_path / "free") if "valid/satisfaction/ndcg@5" in row]
+    select, floored = (
+        {row["step"]: row[f"valid/{key}/ndcg@5"] for row in rows} for key in ("utility:click", "satisfaction")
+    )
+    # A floor that the best step does not meet, but another one does.
+    best, floor = max(select, key=select.get), max(floored.values())
+    assert floored[best] < floor
+    meet = {step: select[step] for step in select if floored[step] >= floor}
+    result = train.run(load(TINY, [*changes, CHOSEN % floor]), tmp_path / "some", cache, quiet=True)
+    assert result["chosen"] == max(meet, key=meet.get) != best
+    none = train.run(load(TINY, [*changes, CHOSEN % 2]), tmp_path / "none", cache, quiet=True)
+    assert none["chosen"] == max(select, key=lambda step: (floored[step], select[step]))
+    (said,) = none["told"]
+    assert said.startswith("no evaluation met satisfaction/ndcg@5 >= 2; the step that is kept misses by at most ")
 
-    def save(name, keep):
-        raise RunFolderError("no room")
 
-    assert not train.attempted("best", save, 1, failed, print)
-    assert not train.attempted("checkpoints", save, 2, failed, print)
-    assert failed == {"best", "checkpoints"}
+def test_patience_stops_alike_whenever_the_run_is_cut(cache, tmp_path):
+    # A rate of almost nothing: the first evaluation stays the best.
+    changes = [
+        *IDS[:3],
+        "optimizer={use: sgd, learning_rate: 1e-30}",
+        "save.every={steps: 1}",
+        "save.keep=9",
+        "steps=9",
+    ]
+    changes += ["evaluate={metrics: [auc], every: {steps: 2}, select: click/auc, patience: 2}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    result = train.run(load(TINY, changes), whole, cache, quiet=True)
+    assert (result["steps"], result["chosen"]) == (6, 2)
+    assert result["told"] == ["stopped early at step 6 of 9: no new best in 2 evaluations"]
+    # At 6 nothing is left to train, at 5 the standing has passed one evaluation.
+    for step in (6, 5, 3):
+        shutil.copytree(whole, parts, dirs_exist_ok=step != 6)
+        back_at(step, parts)
+        train.run(load(TINY, changes), parts, cache, quiet=True)
+        # As JSON has it, where NaN is null and so equals itself.
+        of, again = (json.loads((folder / "result.json").read_text()) for folder in (whole, parts))
+        assert all(again[key] == of[key] for key in ("steps", "chosen", "told", "table"))
+        assert rows(parts) == rows(whole)
+    more = train.run(load(TINY, [*changes, "evaluate.patience=3"]), parts, cache, quiet=True)
+    assert more["steps"] == 8
+
+
+def test_an_overridden_key_is_recorded_and_the_best_step_chosen_anew(plain, cache, tmp_path):
+    parts = shutil.copytree(plain, tmp_path / "parts")
+    back_at(4, parts)
+    changes = [*IDS, "evaluate.select=satisfaction/auc"]
+    with pytest.raises(
+        RunFolderError, match=r"'click/auc' there, 'satisfaction/auc' now\nuse .* --override-resume KEY"
+    ):
+        train.run(load(TINY, changes), parts, cache, quiet=True)
+    result = train.run(load(TINY, changes), parts, cache, quiet=True, accepted=["evaluate.select"])
+    # There is no evaluation after step 4, so the last step stands for the best.
+    assert result["chosen"] == 5
+    started = json.loads((parts / "env.json").read_text())[-1]
+    assert (started["step"], started["overridden"]) == (4, {"evaluate.select": ["click/auc", "satisfaction/auc"]})
 
 
 def test_the_line_of_an_evaluation_has_every_objective_on_its_own_label(cache):
