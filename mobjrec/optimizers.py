@@ -6,6 +6,7 @@ no leaf, so plain optax works and a frozen parameter has no moments. Paths are t
 decay, learning rate, group factor.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -15,20 +16,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mobjrec.problems import nearest
 from mobjrec.types import Array, Tree
 
-__all__ = ["adam", "adamw", "sgd"]
+__all__ = ["adam", "adamw", "from_optax", "sgd"]
 
-Schedule = Literal["constant", "cosine", "linear"]
+Schedule = Literal["constant", "cosine", "exponential", "linear"]
 # Biases, norms' and heads' scales, id tables (a rare id would decay to nothing between two looks) and objectives' own.
 UNDECAYED = ("*bias", "*scale", "*ids/*", "objectives/*")
 
 
 class Group(NamedTuple):
-    """How parameters of one path pattern differ: learning rate times `factor`; `frozen` leaves them as they are."""
+    """How parameters of one path pattern differ: learning rate times `factor`; `frozen` leaves them as they are.
+
+    layer_decay: of an encoder's layers the last has the whole rate, each below it so much of the one above, and the
+    embeddings so much of the first layer's (Clark et al. 2020, ELECTRA)
+    weight_decay: in place of the optimizer's, None = that; what is `undecayed` stays so
+    """
 
     factor: float = 1.0
     frozen: bool = False
+    layer_decay: float = 1.0
+    weight_decay: float | None = None
 
 
 class Average(NamedTuple):
@@ -62,14 +71,8 @@ def adamw(
     ValueError for a setting out of its range and, at `init`, for a group's pattern that matches no trained parameter.
     """
     _check_moments(b1, b2, eps)
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay is {weight_decay}; it must be finite and not negative")
-
-    def decays(params: Tree) -> Tree:
-        return _by_path(lambda path, _: not any(fnmatchcase(path, pattern) for pattern in undecayed), params)
-
-    rule = [optax.scale_by_adam(b1, b2, eps), optax.add_decayed_weights(weight_decay, decays)]
-    return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
+    rate = rates(steps, learning_rate, schedule, warmup)
+    return _assembled([optax.scale_by_adam(b1, b2, eps)], rate, clip, groups, average, weight_decay, undecayed)
 
 
 def adam(
@@ -87,7 +90,7 @@ def adam(
     """Adam, step size from running first and second moments. Kingma & Ba 2015, algorithm 1. Settings as for `adamw`."""
     _check_moments(b1, b2, eps)
     rule = [optax.scale_by_adam(b1, b2, eps)]
-    return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
+    return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups, average)
 
 
 def sgd(
@@ -104,14 +107,60 @@ def sgd(
     """Gradient descent, with m <- momentum m + g as the direction where momentum > 0. Settings as for `adamw`."""
     _check_share("momentum", momentum)
     rule = [optax.trace(momentum, nesterov)] if momentum else []
-    return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups or {}, average)
+    return _assembled(rule, rates(steps, learning_rate, schedule, warmup), clip, groups, average)
+
+
+def from_optax(
+    steps: int,
+    name: str,
+    settings: dict[str, Any] | None = None,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    schedule: Schedule = "constant",
+    warmup: float = 0.0,
+    clip: float | None = None,
+    groups: dict[str, Group] | None = None,
+    undecayed: tuple[str, ...] = UNDECAYED,
+    average: float | None = None,
+) -> optax.GradientTransformation:
+    """Any optimizer of optax that is a function of a learning rate: lamb, lion, adafactor, rmsprop, adagrad, yogi ...
+
+    It runs at a rate of 1; what it returns is decayed and then scaled by the rate, as `adamw` does it.
+    settings: optax's own, but for the learning rate and masks; of a `weight_decay` among them, which the optimizer sees
+    (LAMB's ratio takes it in), what is `undecayed` is spared too   the others: as for `adamw`
+
+    ValueError for a name or setting that optax does not have, and an optimizer that needs more than gradients.
+    """
+    there = [one for one, function in vars(optax).items() if _takes_a_rate(function)]
+    if name not in there:
+        raise ValueError(f"name is {name!r}; optax has no such optimizer{nearest(name, there, what='its optimizers')}")
+    make, given = getattr(optax, name), dict(settings or {})
+    own = [one for one in inspect.signature(make).parameters if one != "learning_rate" and "mask" not in one]
+    for one in given:
+        if one not in own:
+            raise ValueError(f"settings has {one}, which optax.{name} has not{nearest(one, own, what='its settings')}")
+    if "weight_decay" in given and "mask" in inspect.signature(make).parameters:
+        given["mask"] = lambda params: _by_path(lambda path, _: not _matched(path, undecayed), params)
+    try:
+        rule = make(learning_rate=1.0, **given)
+        like = {"bias": jnp.zeros((2, 2))}
+        jax.eval_shape(lambda tree: rule.update(tree, rule.init(tree), tree), like)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings: optax.{name} cannot be made or used with these alone: {error}") from error
+    rate = rates(steps, learning_rate, schedule, warmup)
+    return _assembled([rule, optax.scale(-1.0)], rate, clip, groups, average, weight_decay, undecayed)
+
+
+def _takes_a_rate(function: Any) -> bool:
+    return inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") == "learning_rate"
 
 
 def rates(steps: int, peak: float, schedule: Schedule, warmup: float) -> Callable[[Array], Array]:
     """The learning rate of step n = 0 .. steps - 1.
 
     Over the first W = round(warmup * steps) steps peak (n + 1) / W, so that none is lost to a rate of 0. Then, with
-    x = (n - W) / (steps - W), peak, peak (1 + cos(pi x)) / 2 or peak (1 - x): 0 from `steps` on, unless constant.
+    x = (n - W) / (steps - W), peak, peak (1 + cos(pi x)) / 2, peak 0.01^x or peak (1 - x): from `steps` on the last two and
+    the cosine stay where they are at x = 1.
     """
     _check_share("warmup", warmup)
     if not 0 < peak < math.inf:
@@ -120,7 +169,8 @@ def rates(steps: int, peak: float, schedule: Schedule, warmup: float) -> Callabl
 
     def rate(count: Array) -> Array:
         x = jnp.clip((count - first) / max(steps - first, 1), 0.0, 1.0)
-        shape = {"constant": jnp.ones_like(x), "cosine": (1 + jnp.cos(jnp.pi * x)) / 2, "linear": 1 - x}[schedule]
+        falls = {"cosine": (1 + jnp.cos(jnp.pi * x)) / 2, "exponential": 0.01**x, "linear": 1 - x}
+        shape = falls.get(schedule, jnp.ones_like(x))
         return peak * jnp.minimum(shape, (count + 1) / first if first else 1.0)
 
     return rate
@@ -147,17 +197,25 @@ def _assembled(
     rule: list[optax.GradientTransformation],
     rate: Callable[[Array], Array],
     clip: float | None,
-    groups: dict[str, Group],
+    groups: dict[str, Group] | None,
     average: float | None,
+    weight_decay: float = 0.0,
+    undecayed: tuple[str, ...] = UNDECAYED,
 ) -> optax.GradientTransformation:
-    """Clip, rule, rate and group factor over what no group freezes, then the average of all that comes out."""
+    """Clip, rule, decay, rate and group factor over what no group freezes, then the average of all that comes out."""
+    groups = groups or {}
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is {clip}; it must be above 0, or null for no clipping")
     wrong = {name: group.factor for name, group in groups.items() if not 0 <= group.factor < math.inf}
     if wrong:
         raise ValueError(f"groups has the factors {wrong}; each must be finite and not negative")
+    for pattern, group in groups.items():
+        if not 0 < group.layer_decay <= 1:
+            raise ValueError(
+                f"groups: layer_decay of {pattern} is {group.layer_decay}; it must be above 0 and at most 1"
+            )
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
-    parts += [*rule, optax.scale_by_learning_rate(rate)]
+    parts += [*rule, _decayed(weight_decay, groups, undecayed), optax.scale_by_learning_rate(rate)]
     parts += [_scaled_by_group(groups)] if groups else []
     whole = optax.chain(*parts)
     if any(group.frozen for group in groups.values()):
@@ -175,15 +233,43 @@ def _group(path: str, groups: dict[str, Group]) -> Group:
     return next((group for pattern, group in groups.items() if fnmatchcase(path, pattern)), Group())
 
 
+def _matched(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _decayed(weight_decay: float, groups: dict[str, Group], undecayed: tuple[str, ...]) -> optax.GradientTransformation:
+    """Adds weight decay times the parameter, each group its own, to all that is not `undecayed`."""
+    for name, value in {"": weight_decay, **{f" of {name}": one.weight_decay for name, one in groups.items()}}.items():
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(
+                f"{'groups: ' if name else ''}weight_decay{name} is {value}; it must be finite and not negative"
+            )
+
+    def amount(path: str) -> float:
+        own = _group(path, groups).weight_decay
+        return 0.0 if _matched(path, undecayed) else weight_decay if own is None else own
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        def add(path: str, leaf: Array, param: Array) -> Array:
+            return leaf + amount(path) * param if amount(path) else leaf
+
+        return _by_path(add, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
 def _all_matched(groups: dict[str, Group]) -> optax.GradientTransformation:
     """Changes nothing; at `init` a pattern that no parameter has is an error, not a setting without effect."""
 
     def init(params: Tree) -> optax.EmptyState:
-        paths = jax.tree.leaves(_by_path(lambda path, _: path, params))
-        for pattern in groups:
+        paths = [path for path, _ in _with_paths(params)]
+        layers = [_group(path, groups) for path in paths if "/upper/" in path]
+        for pattern, group in groups.items():
             if not any(fnmatchcase(path, pattern) for path in paths):
                 rooms = ", ".join(sorted({path.rsplit("/", 1)[0] for path in paths})[:12])
                 raise ValueError(f"groups: {pattern} matches no trained parameter; there are {rooms} ...")
+            if group.layer_decay != 1 and group not in layers:
+                raise ValueError(f"groups: {pattern} has a layer_decay, but matches no trained layers of an encoder")
         return optax.EmptyState()
 
     return optax.GradientTransformation(init, lambda updates, state, params=None: (updates, state))
@@ -191,9 +277,20 @@ def _all_matched(groups: dict[str, Group]) -> optax.GradientTransformation:
 
 def _scaled_by_group(groups: dict[str, Group]) -> optax.GradientTransformation:
     def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        return _by_path(lambda path, leaf: leaf * _group(path, groups).factor, updates), state
+        stacked = [(path, leaf) for path, leaf in _with_paths(updates) if "/upper/" in path]
+        layers = {path.split("/upper/")[0]: leaf.shape[0] for path, leaf in stacked}
+        return _by_path(lambda path, leaf: leaf * _factor(path, leaf, _group(path, groups), layers), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _factor(path: str, leaf: Array, group: Group, layers: dict[str, int]) -> Array | float:
+    """What a leaf's step is scaled by. layers: how many an encoder trains, by its path, stacked in leaves [layers, ...]"""
+    if "/upper/" in path:
+        depth = jnp.arange(leaf.shape[0] - 1, -1, -1).reshape(-1, *[1] * (leaf.ndim - 1))
+        return group.factor * group.layer_decay**depth if group.layer_decay != 1 else group.factor
+    below = layers.get(path.split("/embeddings/")[0], 0) if "/embeddings/" in path else 0
+    return group.factor * group.layer_decay**below
 
 
 def _average(decay: float) -> optax.GradientTransformation:
@@ -215,9 +312,14 @@ def _average(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def _by_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
+def _with_paths(tree: Tree) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _by_path(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function(jax.tree_util.keystr(path, simple=True, separator="/"), leaf), tree
+        lambda path, *leaves: function(jax.tree_util.keystr(path, simple=True, separator="/"), *leaves), tree, *others
     )
 
 

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from mobjrec import optimizers
-from mobjrec.optimizers import Average, Group, adam, adamw, averaged, sgd
+from mobjrec.optimizers import Average, Group, adam, adamw, averaged, from_optax, sgd
 
 PARAMS = {
     "encoder": {"kernel": jnp.array([[1.0, -2.0], [0.5, 4.0]]), "bias": jnp.array([1.0, 2.0]), "frozen": None},
@@ -13,7 +13,7 @@ PARAMS = {
     "objectives": {"rating": {"thresholds": jnp.array([-1.0, 1.0])}},
 }
 GRADS = jax.tree.map(lambda leaf: 0.1 * leaf + 0.3, PARAMS)
-FACTORIES = [adamw, adam, sgd]
+FACTORIES = [adamw, adam, sgd, lambda steps, **settings: from_optax(steps, "lion", **settings)]
 
 
 def run(optimizer, steps=1, params=PARAMS, grads=GRADS):
@@ -112,12 +112,15 @@ def test_a_pattern_that_matches_nothing_is_an_error_that_lists_what_there_is():
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
         ("linear", [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
         ("cosine", [0.5, 1.0, *((1 + np.cos(np.pi * np.arange(8) / 8)) / 2)]),
+        ("exponential", [0.5, 1.0, *(optax.exponential_decay(1.0, 8, 0.01)(n) for n in range(8))]),
     ],
 )
 def test_the_learning_rate_of_each_step(schedule, expected):
     rate = optimizers.rates(10, 2.0, schedule, 0.2)
     np.testing.assert_allclose([rate(jnp.int32(n)) for n in range(10)], 2.0 * np.array(expected), atol=1e-6)
-    np.testing.assert_allclose(rate(jnp.int32(10)), 2.0 if schedule == "constant" else 0.0, atol=1e-6)
+    np.testing.assert_allclose(
+        rate(jnp.int32(10)), {"constant": 2.0, "exponential": 0.02}.get(schedule, 0.0), atol=1e-6
+    )
 
 
 def test_an_optimizer_takes_the_schedules_rate_at_its_own_step():
@@ -129,6 +132,128 @@ def test_an_optimizer_takes_the_schedules_rate_at_its_own_step():
         -2.25,
         -2.5,
     ]
+
+
+LAYERS = {
+    "encoder": {
+        "both": {
+            "embeddings": {"word": jnp.ones((5, 2))},
+            "upper": {"wide": {"kernel": jnp.ones((3, 2, 2)), "bias": jnp.ones((3, 2))}},
+        }
+    },
+    "scorer": {"kernel": jnp.ones(2)},
+}
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_layers_slow_down_from_the_last_to_the_embeddings(factory):
+    grads = jax.tree.map(jnp.ones_like, LAYERS)
+    plain, _ = run(factory(10), 2, LAYERS, grads)
+    params, _ = run(factory(10, groups={"encoder/*": Group(0.5, layer_decay=0.8)}), 2, LAYERS, grads)
+    ratio = jax.tree.map(lambda new, other, old: np.asarray((new - old) / (other - old)), params, plain, LAYERS)
+    found = ratio["encoder"]["both"]
+    by_layer = 0.5 * np.array([0.64, 0.8, 1.0])
+    np.testing.assert_allclose(found["upper"]["wide"]["bias"], np.tile(by_layer[:, None], 2), rtol=5e-3)
+    np.testing.assert_allclose(found["upper"]["wide"]["kernel"][:, 1, 0], by_layer, rtol=5e-3)
+    np.testing.assert_allclose(found["embeddings"]["word"], np.full((5, 2), 0.5 * 0.8**3), rtol=5e-3)
+    np.testing.assert_allclose(ratio["scorer"]["kernel"], 1.0)
+
+
+def test_where_only_the_last_layers_train_the_top_one_has_the_whole_rate():
+    both = {"embeddings": None, "lower": None, "upper": {"kernel": jnp.zeros((2, 1))}}
+    params = {"encoder": {"both": both}}
+    grads = {"encoder": {"both": {**both, "upper": {"kernel": jnp.ones((2, 1))}}}}
+    params, _ = run(sgd(10, learning_rate=1.0, groups={"*": Group(layer_decay=0.5)}), 1, params, grads)
+    np.testing.assert_allclose(params["encoder"]["both"]["upper"]["kernel"], [[-0.5], [-1.0]])
+
+
+def test_layer_decay_reads_the_paths_of_a_real_encoder():
+    from mobjrec.models.bert import Last, bert
+    from mobjrec.models.functional import init
+
+    encoder = bert(layers=3, width=4, heads=1, train=Last(2))
+    params = jax.eval_shape(init(lambda rngs: encoder(20, 8, rngs)), jax.random.key(0))
+    paths = {path for path, _ in optimizers._with_paths({"encoder": {"both": params}})}
+    assert {path.split("/")[2] for path in paths} == {"embeddings", "lower", "upper"}
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(params["upper"])} == {2}
+
+
+def test_layer_decay_without_layers_is_an_error():
+    with pytest.raises(ValueError, match=r"item/\* has a layer_decay, but matches no trained layers"):
+        adamw(10, groups={"item/*": Group(layer_decay=0.9)}).init(PARAMS)
+    with pytest.raises(ValueError, match=r"layer_decay of a is 0.0; it must be above 0"):
+        adamw(10, groups={"a": Group(layer_decay=0.0)})
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_groups_own_weight_decay_replaces_the_optimizers_and_spares_the_same(factory):
+    groups = {"encoder/*": Group(weight_decay=0.5)}
+    difference = jax.tree.map(lambda a, b: np.asarray(b - a), run(factory(10, groups=groups))[0], run(factory(10))[0])
+    rate = {adamw: 3e-4, sgd: 0.1}.get(factory, 1e-3)
+    before = run(factory(10, groups={"encoder/*": Group()}))[0]
+    assert before.keys() == PARAMS.keys()
+    taken = rate * (0.5 - (0.01 if factory is adamw else 0.0)) * np.asarray(PARAMS["encoder"]["kernel"])
+    np.testing.assert_allclose(difference["encoder"].pop("kernel"), taken, atol=1e-6)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(difference))
+
+
+@pytest.mark.parametrize("name", ["lamb", "lion", "adafactor", "rmsprop", "adagrad", "yogi", "novograd", "radam"])
+def test_an_optimizer_of_optax_is_optaxs_own_with_our_schedule(name):
+    own = getattr(optax, name)(learning_rate=optimizers.rates(10, 0.1, "cosine", 0.2))
+    wanted, _ = run(own, 3, LAYERS, jax.tree.map(lambda leaf: 0.3 * leaf, LAYERS))
+    ours = from_optax(10, name, learning_rate=0.1, schedule="cosine", warmup=0.2)
+    found, _ = run(ours, 3, LAYERS, jax.tree.map(lambda leaf: 0.3 * leaf, LAYERS))
+    same(found, wanted, rtol=1e-5)
+
+
+def test_lion_by_hand_and_a_setting_of_optax_reaches_it():
+    optimizer = from_optax(
+        10, "lion", {"b1": 0.5, "b2": 0.75, "weight_decay": 0.0}, learning_rate=0.1, weight_decay=0.5
+    )
+    params, _ = run(optimizer, 1, {"kernel": jnp.array([2.0])}, {"kernel": jnp.array([0.3])})
+    np.testing.assert_allclose(params["kernel"], [2.0 - 0.1 * (1 + 0.5 * 2.0)], rtol=1e-6)
+
+
+def test_optaxs_own_decay_spares_the_same():
+    settings = {"weight_decay": 0.5}
+    params, _ = run(from_optax(10, "lamb", settings, learning_rate=0.1))
+    plain, _ = run(from_optax(10, "lamb", {"weight_decay": 0.0}, learning_rate=0.1))
+    np.testing.assert_array_equal(params["encoder"]["bias"], plain["encoder"]["bias"])
+    assert np.abs(params["encoder"]["kernel"] - plain["encoder"]["kernel"]).max() > 1e-3
+
+
+def test_a_config_names_it_and_keeps_what_it_says():
+    from mobjrec.resolve import bind
+
+    block = {
+        "use": "from-optax",
+        "name": "lamb",
+        "settings": {"b1": 0.5},
+        "groups": {"encoder/*": {"layer_decay": 0.5}},
+    }
+    bound = bind("optimizer", block, where="optimizer")
+    assert bound.block.settings["settings"] == {"b1": 0.5}
+    group = {"factor": 1.0, "frozen": False, "layer_decay": 0.5, "weight_decay": None}
+    assert dict(bound.block.settings["groups"]["encoder/*"]) == group
+    same(
+        run(bound.call(10), 1, LAYERS, LAYERS)[0],
+        run(from_optax(10, "lamb", {"b1": 0.5}, groups={"encoder/*": Group(layer_decay=0.5)}), 1, LAYERS, LAYERS)[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("lambb", {}, r"name is 'lambb'; optax has no such optimizer; did you mean `lamb`\?"),
+        ("lamb", {"b3": 1}, r"settings has b3, which optax.lamb has not; its settings are b1, b2, eps"),
+        ("lamb", {"learning_rate": 1}, "settings has learning_rate, which optax.lamb has not"),
+        ("lamb", {"b1": "x"}, "settings: optax.lamb cannot be made or used with these alone"),
+        ("chain", {}, "name is 'chain'; optax has no such optimizer"),
+    ],
+)
+def test_what_optax_does_not_have_is_named(name, settings, said):
+    with pytest.raises(ValueError, match=said):
+        from_optax(10, name, settings)
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
