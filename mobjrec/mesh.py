@@ -5,25 +5,44 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mobjrec.errors import UserError
 from mobjrec.types import Batch, Tree
 
 
-def make(devices: int | None = None, lists: int | None = None) -> Mesh:
-    """A mesh over the axis `data` of the first `devices` devices, all of them by default.
+def make(devices: int | None = None, lists: int | None = None, how: str = "shard_map") -> Mesh:
+    """A mesh over the axis `data` of the first `devices` devices, all of them by default; those of all processes.
 
-    UserError for more devices than there are, and where `lists` of a batch cannot be cut into equal parts.
+    UserError for more devices than there are, where `lists` of a batch cannot be cut into equal parts, and for several
+    processes that have not as many devices each, do not use them all, or shall be mapped by pmap.
     """
-    found = jax.devices()
+    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if jax.process_count() > 1:
+        _fit_processes([device.process_index for device in found], devices, how)
     if devices is not None and not 1 <= devices <= len(found):
         raise UserError(f"parallel.devices is {devices}, but there are {len(found)} {found[0].platform} devices")
     count = devices or len(found)
     if lists is not None and lists % count:
         said = f"is {count}" if devices else f"is null, which takes all {count} {found[0].platform} devices"
         raise UserError(uneven(lists, count, said))
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=found[:count])
+    # Not make_mesh: in what order it takes them is its own, and a process' devices have to stand side by side.
+    return Mesh(np.array(found[:count]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def _fit_processes(owners: list[int], devices: int | None, how: str) -> None:
+    each = np.bincount(owners)
+    if how == "pmap":
+        raise UserError("parallel.map: pmap maps over the devices of one process; with --processes use shard_map")
+    if len(set(each.tolist())) > 1:
+        told = ", ".join(f"process {number} has {count}" for number, count in enumerate(each.tolist()))
+        raise UserError(f"every process needs the same number of devices: {told}")
+    if devices not in (None, len(owners)):
+        raise UserError(
+            f"parallel.devices is {devices}, but {len(each)} processes have {len(owners)} devices and use all of them: "
+            f"give parallel.devices=null or {len(owners)}"
+        )
 
 
 def uneven(lists: int, devices: int, said: str) -> str:
@@ -47,13 +66,23 @@ def keep_compilations(folder: Path) -> None:
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
     """The tree copied to all devices, so that the first step does not compile twice."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    whole = NamedSharding(mesh, PartitionSpec())
+    if whole.is_fully_addressable:
+        return jax.device_put(tree, whole)
+    copy = lambda leaf: jax.make_array_from_callback(leaf.shape, whole, np.asarray(leaf).__getitem__)
+    return jax.tree.map(copy, tree)
+
+
+def local(tree: Tree) -> Tree:
+    """A replicated tree as this process' own arrays, to be used without the other processes."""
+    return jax.tree.map(lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree)
 
 
 def mapped(step: Callable, mesh: Mesh, shared: bool, how: Literal["shard_map", "pmap"] = "shard_map") -> Callable:
     """(state, global batch) -> (state, logs), compiled once per shape; the state is donated.
 
     shared: the candidate set [1, L] goes to every device whole, everything else is cut along its first axis.
+    Of several processes each gives its part of the batch.
     """
     if how == "pmap":
         devices = list(mesh.devices.flat)
@@ -65,7 +94,20 @@ def mapped(step: Callable, mesh: Mesh, shared: bool, how: Literal["shard_map", "
             state, batch
         )
 
-    return jax.jit(call, donate_argnums=0)
+    compiled = jax.jit(call, donate_argnums=0)
+    if mesh.is_multi_process:
+        return lambda state, batch: compiled(state, _joined(batch, mesh, shared))
+    return compiled
+
+
+def _joined(batch: Batch, mesh: Mesh, shared: bool) -> Batch:
+    """The global batch, of whose arrays each process has its part."""
+
+    def joined(part: np.ndarray, whole: bool) -> jax.Array:
+        sharding = NamedSharding(mesh, PartitionSpec() if whole else PartitionSpec("data"))
+        return jax.make_array_from_process_local_data(sharding, part)
+
+    return jax.tree.map(joined, batch, _whole(batch, shared))
 
 
 def _pmapped(step: Callable, devices: list, shared: bool) -> Callable:

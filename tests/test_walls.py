@@ -11,12 +11,12 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
+    "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
     "checks defaults reading parts frozen inference resume progress choice saving"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
-    "problems data metrics pareto cache exhausted"
+    "problems data metrics pareto cache exhausted hosts link"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -61,8 +61,10 @@ WALLS = {
     "resolve": "config fitting lookup problems trial",
     "state": "jax optax",
     "step": "jax optax objectives gram state",
-    "mesh": "jax",
-    "optimizers": "jax optax",
+    "mesh": "jax numpy",
+    "link": "jax numpy",
+    "hosts": "jax link",
+    "optimizers": "jax optax problems",
     "exhausted": "jax config",
     "checkpoint": "jax numpy orbax environment",
     "record": "numpy environment views",

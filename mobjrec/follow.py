@@ -1,0 +1,54 @@
+"""What the processes of a run other than the first do: build their part of every batch, and step when it steps.
+
+Nothing is written, measured or decided here. See hosts.py for how they hear of the first one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mobjrec import mesh, resume
+from mobjrec.config import Config
+from mobjrec.defaults import settled
+from mobjrec.frozen import with_store
+from mobjrec.link import Link
+from mobjrec.parts import assemble, sizes_of
+from mobjrec.train import Stopped, fed, mapped_step, stopping
+
+
+def run(config: Config, cache: Path, link: Link) -> dict[str, Any]:
+    """The result that process 0 returns from train.run.
+
+    One of errors.MISTAKES where this process or another one cannot go on; Stopped after a signal to any of them.
+    """
+    config = settled(config)
+    with link, stopping() as asked:
+        told: list[int] = []
+
+        def tell() -> None:
+            if asked and not told:
+                told.extend(asked)
+                link.ask(asked[0])
+
+        link.same("another config", resume.told(config))
+        mesh.keep_compilations(cache / "compiled")
+        devices = mesh.make(config.parallel.devices, config.batch.lists, config.parallel.map)
+        # Process 0 has tokenised the texts by then, unless the run was over already.
+        said = link.follow(tell)
+        if "step" in said:
+            parts = assemble(config, cache)
+            link.same("other data", resume.flat(resume.content(parts)))
+            state = mesh.place(link.shared(parts.first_state()), devices)
+            link.follow(tell)  # what frozen encoders make of texts is stored
+            parts = with_store(parts, mesh.local(state.params))
+            multiple = devices.size * (config.batch.chunk_rows or 1)
+            step = mapped_step(parts, devices)
+            for _, batch, _, _ in fed(parts, sizes_of(parts, multiple), multiple, int(state.step), parts.steps, link):
+                said = link.follow(tell)
+                if "step" not in said:
+                    break
+                state, _ = step(state, batch)
+            while "step" in said:
+                said = link.follow(tell)
+    if "stopped" in said:
+        raise Stopped(said["stopped"])
+    return said["result"]
