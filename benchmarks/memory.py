@@ -122,7 +122,9 @@ def main(what: str, lists: list[int], ways: list[str], rounds: int, cache: Path)
         # Memory first: a process begins with the peak of the one that started it.
         for count, name in itertools.product(lists, ways):
             found = alone("one", "--lists", str(count), "--ways", name, "--cache", str(cache))
-            print(f"{count:5} lists  {name:13}", *(f"{kind} {mib:7,.0f} MiB" for kind, mib in found.items()), flush=True)
+            print(
+                f"{count:5} lists  {name:13}", *(f"{kind} {mib:7,.0f} MiB" for kind, mib in found.items()), flush=True
+            )
         for count in lists if rounds else ():
             seconds = times(count, ways, rounds, cache)
             for name, found in seconds.items():

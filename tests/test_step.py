@@ -223,6 +223,18 @@ def test_eight_devices_chunks_and_pmap_are_one_device_with_dropout_on():
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [True, False])
+def test_chunks_are_the_whole_batch_with_negatives_of_all_lists_and_the_gram_matrix(shared):
+    """Gradient accumulation is this: were the losses of a chunk its own, its lists would not see the others' items."""
+    batch, settings = make_batch(shared=shared), {"dropout": DROPPING, "weighting": MGDA, "shared": shared}
+    _, wanted, logs = run(batch, **settings)
+    _, found, found_logs = run(batch, **settings, chunk_rows=4)
+    np.testing.assert_allclose(found_logs["losses"], logs["losses"], rtol=1e-6)
+    np.testing.assert_allclose(found_logs["gram"], logs["gram"], rtol=1e-5, atol=1e-6 * np.trace(logs["gram"]))
+    assert_gradients_close(gradient(found), gradient(wanted))
+
+
 def test_eight_devices_without_chunks_change_no_gradient_under_fixed_weights():
     _, wanted, logs = run(dropout=DROPPING)
     _, found, found_logs = run(dropout=DROPPING, devices=8)
