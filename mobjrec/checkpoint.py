@@ -4,7 +4,7 @@
 holds every file's sha256, every leaf's shape and dtype, the versions at work and what the caller adds. `folder/best` is
 the same for the best step. Orbax alone restores a flipped byte without a word, casts dtypes silently and takes a
 half-written step for the newest. Saving and cleaning want the run folder's lock (record.py); reading does not.
-Of several processes, all of which have the whole state, the first one writes; saving.py makes the others wait.
+Of several processes, all of which have the whole state, the first one writes.
 """
 
 import hashlib
