@@ -65,17 +65,17 @@ def of_step(
     held = []
     if step is not None and not listed(str(error)):
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state, batch))
-        held = largest(like, jax.jit(step).trace(*like).jaxpr.jaxpr)
+        held = largest(like[0], jax.jit(step).trace(*like).jaxpr.jaxpr)
     most = max((count for count, _ in rows.values()), default=0)
-    return _sentence(error, "a training step of " + ", ".join(words), held, advice(config, devices, most))
+    return _sentence(error, "training on " + ", ".join(words), held, advice(config, devices, most))
 
 
-def of_evaluation(error: BaseException, what: str) -> str:
+def of_evaluation(error: BaseException, what: str, params: Tree) -> str:
     """The sentence for an evaluation. what: its split and sizes, in words"""
     return _sentence(
         error,
         f"measuring {what}",
-        [],
+        largest(params),
         "Rank fewer items a list (evaluate.candidates, such as {use: uniform, negatives: 100}), or shorter texts "
         "(batch.user_row, batch.item_row)",
     )
@@ -110,11 +110,11 @@ def listed(message: str) -> list[str]:
     return list(dict.fromkeys(found))[:LARGEST]
 
 
-def largest(arguments: Tree, program: Jaxpr) -> list[str]:
-    """The largest arrays of a traced step: its arguments by path, what it makes by the operation that makes it."""
+def largest(arguments: Tree, program: Jaxpr | None = None) -> list[str]:
+    """The largest arrays of a traced program: its arguments by path, what it makes by the operation that makes it."""
     leaves = jax.tree_util.tree_leaves_with_path(arguments)
-    held = {_held(jax.tree_util.keystr(path[1:], simple=True, separator="/"), leaf) for path, leaf in leaves}
-    held |= {_held(name, made) for name, made in _made(program)}
+    held = {_held(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves}
+    held |= set() if program is None else {_held(name, made) for name, made in _made(program)}
     return [str(one) for one in sorted(held, key=lambda one: (-one.bytes, one))[:LARGEST]]
 
 
@@ -142,4 +142,4 @@ def _sentence(error: BaseException, what: str, held: list[str], todo: str) -> st
     said = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
     arrays = listed(str(error)) or held
     known = f"; the largest arrays: {', '.join(arrays)}" if arrays else ""
-    return f"memory ran out in {what}{known} ({said}). {todo}"
+    return f"memory ran out while {what}{known}; the error was {said}. {todo}"

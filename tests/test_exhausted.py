@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobjrec import evaluate, exhausted, train
+from mobjrec import evaluate, exhausted, mesh, train
 from mobjrec.config import load
 from mobjrec.errors import NumericError
 from mobjrec.types import Batch, Texts
@@ -126,11 +126,14 @@ def test_a_step_names_batch_length_arrays_and_setting():
     state = {"layers": np.zeros((5, 8, 8), np.float32), "rest": np.zeros(3, np.float32)}
     said = exhausted.of_step(failing(CPU), config, 1, step, state, batch)
     assert said.startswith(
-        "memory ran out in a training step of 16 lists of 5 items, user texts in 16 packed rows of 12 tokens, item texts "
+        "memory ran out while training on 16 lists of 5 items, user texts in 16 packed rows of 12 tokens, item texts "
         "in 16 packed rows of 12 tokens; the largest arrays: concatenate float32[45, 16, 12, 8] of 0.3 MiB, "
         "scan float32[5, 16, 12, 8] of 0.0 MiB, "
     )
-    assert "(RESOURCE_EXHAUSTED: Out of memory allocating 35184372088832 bytes). Set batch.chunk_rows=8 (now" in said
+    assert (
+        "; the error was RESOURCE_EXHAUSTED: Out of memory allocating 35184372088832 bytes. Set batch.chunk_rows=8 (now"
+        in said
+    )
     assert "largest arrays: dot_general bf16[128,6,256,256] of 96.00MiB, argument" in exhausted.of_step(
         failing(GPU), config, 1, None, state, batch
     )
@@ -139,20 +142,26 @@ def test_a_step_names_batch_length_arrays_and_setting():
 
 
 def raising(*_):
-    raise failing(GPU)
+    raise failing(CPU)
 
 
 def test_training_and_evaluation_say_it(monkeypatch, tmp_path, tiny_trained):
     parts = tiny_trained.parts
     with monkeypatch.context() as patched:
         patched.setattr(evaluate, "blocks", raising)
-        with pytest.raises(
-            NumericError, match=r"memory ran out in measuring valid \(128 lists .* \(evaluate.candidates"
-        ):
+        words = r"memory ran out while measuring valid \(128 lists .*; the largest arrays: encoder/\S+ float32.*evaluate.cand"
+        with pytest.raises(NumericError, match=words):
             evaluate.run(parts, tiny_trained.params, tiny_trained.memory, "valid")
-    monkeypatch.setattr(train, "mapped_step", lambda *_: raising)
+    real = train.mapped_step(parts, mesh.make(1))
+
+    def step(state, batch):
+        traced = isinstance(jax.tree.leaves(batch)[0], jax.core.Tracer)
+        return real(state, batch) if traced else raising()
+
+    monkeypatch.setattr(train, "mapped_step", lambda *_: step)
     monkeypatch.setattr(train, "evaluated", lambda *_: evaluate.Evaluation({}, {}))
-    with pytest.raises(
-        NumericError, match=r"in a training step of 16 lists of 8 items, user texts in \d+ packed rows of"
-    ):
+    words = (
+        r"training on 16 lists of 8 items, user texts in \d+ packed rows of .*; the largest arrays: \S+ float32.* MiB;"
+    )
+    with pytest.raises(NumericError, match=words):
         train.run(parts.config, tmp_path / "run", parts.cache, quiet=True)
