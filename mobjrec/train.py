@@ -129,7 +129,7 @@ def run(
                     standing = missed if saver.settle() == checkpoint.BEST else standing
                     missed = standing._replace(since=standing.since + 1)
                     standing = choice.after(standing, values, rules)
-                    last |= choice.over(standing, rules)
+                    last |= choice.over(standing, rules) or bool(asked)
                     if standing.since == 0:
                         saver.save(used(state), number, choice.sealed(standing, rules), name=checkpoint.BEST, keep=1)
                 if keep or last:
@@ -141,7 +141,7 @@ def run(
                     clock["save"] += saved - began
                 if measure or keep:
                     sent = time.monotonic()
-                if asked:
+                if last and asked:
                     link.lead({"stopped": asked[0]})
                     raise Stopped(asked[0])
                 if last:

@@ -1,6 +1,7 @@
 import itertools
 import json
 import shutil
+import signal
 from collections import namedtuple
 from contextlib import contextmanager
 from pathlib import Path
@@ -299,6 +300,20 @@ def test_patience_stops_alike_whenever_the_run_is_cut(cache, tmp_path):
         assert rows(parts) == rows(whole)
     more = train.run(load(TINY, [*changes, "evaluate.patience=3"]), parts, cache, quiet=True)
     assert more["steps"] == 8
+
+
+def test_a_signal_while_it_evaluates_saves_the_step_that_it_evaluates(cache, tmp_path, monkeypatch):
+    evaluated = train.evaluated
+
+    def then_stop(parts, model, split, *other):
+        if split == "valid":
+            signal.raise_signal(signal.SIGTERM)
+        return evaluated(parts, model, split, *other)
+
+    monkeypatch.setattr(train, "evaluated", then_stop)
+    with pytest.raises(train.Stopped):
+        train.run(load(TINY, [*IDS, "save.every={steps: 9}"]), tmp_path / "run", cache, quiet=True)
+    assert checkpoint.steps(tmp_path / "run") == [2]
 
 
 def test_an_overridden_key_is_recorded_and_the_best_step_chosen_anew(plain, cache, tmp_path):
