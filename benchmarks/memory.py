@@ -1,6 +1,7 @@
 """What bounds a step's memory, and what that costs: rows in chunks, layers recomputed, both, neither.
 
-    python benchmarks/memory.py                 # memory and time at 64, 256 and 1,024 lists, tables
+    python benchmarks/memory.py                 # memory at 64, 256 and 1,024 lists
+    python benchmarks/memory.py --what time     # a step's time likewise
     python benchmarks/memory.py --what flops    # per-device FLOPs of the compiled step on 1 and 8 virtual devices
 
 The encoder is `bert` at its default size over the synthetic corpus, user texts of 32 tokens. temporaries: what the compiled
@@ -118,27 +119,27 @@ def main(what: str, lists: list[int], ways: list[str], rounds: int, cache: Path)
                 alone_, eight = found[f"{kind} 1"], found[f"{kind} 8"]
                 print(f"{count} lists, {kind}: 1 device {alone_ / 1e9:.3f} GFLOP, each of 8 {eight / 1e9:.3f}", end="")
                 print(f", 8 x that is {8 * eight / alone_:.4f} of one device's", flush=True)
-    else:
-        # Memory first: a process begins with the peak of the one that started it.
-        for count, name in itertools.product(lists, ways):
-            found = alone("one", "--lists", str(count), "--ways", name, "--cache", str(cache))
-            print(
-                f"{count:5} lists  {name:13}", *(f"{kind} {mib:7,.0f} MiB" for kind, mib in found.items()), flush=True
-            )
-        for count in lists if rounds else ():
+    elif what == "time":
+        for count in lists:
             seconds = times(count, ways, rounds, cache)
             for name, found in seconds.items():
                 ratio = found / seconds[ways[0]]
                 said = f"{np.median(ratio):.3f} ({ratio.min():.3f}-{ratio.max():.3f}) x {ways[0]}"
                 print(f"{count:5} lists  {name:13} {np.median(found):7.2f} s, {said}", flush=True)
+    else:
+        for count, name in itertools.product(lists, ways):
+            found = alone("one", "--lists", str(count), "--ways", name, "--cache", str(cache))
+            print(
+                f"{count:5} lists  {name:13}", *(f"{kind} {mib:7,.0f} MiB" for kind, mib in found.items()), flush=True
+            )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--what", choices=("table", "flops", "one", "counted"), default="table")
+    parser.add_argument("--what", choices=("memory", "time", "flops", "one", "counted"), default="memory")
     parser.add_argument("--lists", type=int, nargs="+", default=list(LISTS))
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="ratios are to the first")
-    parser.add_argument("--rounds", type=int, default=5, help="0: no times")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="a folder for tokenised texts; a temporary one by default")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
