@@ -140,7 +140,10 @@ def rank(
     text: Annotated[list[str] | None, typer.Option(help="what someone did, in words; may be repeated")] = None,
     item: Annotated[str | None, typer.Option(help="rank for someone who liked this item")] = None,
     items: Annotated[
-        Path | None, typer.Option(help="rank these items instead of the catalogue (CSV, JSON lines, Parquet)")
+        Path | None,
+        typer.Option(
+            help="rank these items, known (ids do) or new, instead of the catalogue (CSV, JSON lines, Parquet)"
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="how many items")] = 10,
     prefer: Annotated[str | None, typer.Option(help="click=0.7,satisfied=0.3")] = None,

@@ -14,8 +14,9 @@ from mobjrec.config import Config
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import item_sequences, reads_users, remembered, user_sequences
 from mobjrec.data.columns import outside
+from mobjrec.data.corpus import table_at
 from mobjrec.data.texts import STRINGS, render
-from mobjrec.data.tokens import Ragged
+from mobjrec.data.tokens import Ragged, ragged, ragged_at
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, item_matrix
@@ -31,12 +32,12 @@ PAIRS = 1024
 
 
 class Items(NamedTuple):
-    """Items to rank. id, text (to show): [N] strings   matrix: [N, D] item vectors   known: whether they are the corpus'"""
+    """Items to rank. id, text (to show): [N] strings   matrix: [N, D] vectors   row: [N] in the corpus, -1 = not there"""
 
     id: np.ndarray
     text: np.ndarray
-    matrix: jax.Array
-    known: bool
+    matrix: jax.Array | np.ndarray
+    row: np.ndarray
 
 
 @final
@@ -68,7 +69,9 @@ class Trained(NamedTuple):
     ) -> list[dict[str, Any]]:
         """The `top` items by utility for a user's id, for behaviour told as text, or for someone who liked an item.
 
-        items: others to rank than the catalogue: a Table, a file, a data frame or a list of dicts, as `told_items` reads it
+        items: what to rank in place of the catalogue: ids, or a Table, a file, a data frame or a list of dicts, as
+        `told_items` reads it. Items of the corpus are ranked as in the catalogue, whatever else is told of them; others
+        through what is told
         prefer: {objective: weight}, equal by default
         again: also what the user is known to have liked already
         text: one text an event, newest first, each in the place of an event in the user's template
@@ -78,11 +81,14 @@ class Trained(NamedTuple):
         if top < 1:
             raise UserError(f"top is {top}; it must be at least 1")
         prefer = checked_preference(self.parts, prefer)
-        ranked = self.items if items is None else new_items(self, told_items(self.parts, items))
-        found = self._predicted(self._user(user, text, item), ranked)
+        who = self._user(user, text, item)
+        ranked = self.items if items is None else self._told(items)
+        if not len(ranked.id):
+            raise UserError("items is empty; give those to rank, or none to rank the catalogue")
+        found = self._predicted(who, ranked)
         total = evaluate.utility(found, self.scale, prefer)[0]
-        if ranked.known and not again:
-            total = np.where(np.isin(np.arange(len(total)), self._liked(user, item)), -np.inf, total)
+        if not again:
+            total = np.where(np.isin(ranked.row, self._liked(user, item)), -np.inf, total)
         best = [n for n in np.argsort(-total, kind="stable")[:top].tolist() if np.isfinite(total[n])]
         return [
             {
@@ -128,10 +134,25 @@ class Trained(NamedTuple):
         return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[place, 0]
 
     def encode_items(self, items: Any) -> np.ndarray:
-        """Item vectors [n, D] of a list of known ids, or of new items, as `told_items` reads them."""
+        """Item vectors [n, D] of ids, or of items as `rank` takes them, which need no id here."""
+        return np.asarray(self._told(items, named=False).matrix)
+
+    def _told(self, items: Any, named: bool = True) -> Items:
+        """The items that are meant: those of the corpus as they are, others through what is told."""
+        known, table = self.items, None
         if isinstance(items, list | tuple | np.ndarray) and all(isinstance(one, str) for one in items):
-            return np.asarray(self.items.matrix)[self._rows("item", items)]
-        return np.asarray(new_items(self, told_items(self.parts, items, named=False)).matrix)
+            row = self._rows("item", items)
+        else:
+            table, row = told_items(self.parts, items, self.rows["item"], named)
+        new = np.flatnonzero(row < 0)
+        if len(new) == len(row) and table is not None:
+            return new_items(self, table)
+        found = Items(known.id[row], known.text[row], np.array(known.matrix)[row], row)
+        if len(new):
+            told = new_items(self, table_at(table, new))
+            for there, here in zip(found[:3], told[:3], strict=True):
+                there[new] = here
+        return found
 
     def _predicted(self, users: tuple[Users, np.ndarray | None], ranked: Items) -> dict[str, np.ndarray]:
         """Predictions [1, N]; a history of new items has its vectors after those of the ranked ones."""
@@ -139,9 +160,10 @@ class Trained(NamedTuple):
         matrix = ranked.matrix
         if rows.history is not None:
             # History rows count from the corpus' items on; put those and the told texts behind what is ranked.
-            behind = [] if ranked.known else [np.asarray(self.items.matrix)]
+            whole = ranked is self.items
+            behind = [] if whole else [np.asarray(self.items.matrix)]
             behind += [] if extra is None else [extra]
-            shift = 0 if ranked.known else len(matrix)
+            shift = 0 if whole else len(matrix)
             rows = rows._replace(history=np.where(rows.history >= 0, rows.history + shift, -1))
             matrix = np.concatenate([matrix, *behind])
         return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix)
@@ -211,7 +233,7 @@ class Trained(NamedTuple):
         count = len(sequences.start) - 1
         parts = self.parts
         blocks = encoded(
-            parts.functions.encode_users, self.params["encoder"], lambda rows: taken(sequences, rows), count,
+            parts.functions.encode_users, self.params["encoder"], lambda rows: ragged_at(sequences, rows), count,
             parts.feed.user_row,
         )  # fmt: skip
         return gathered(blocks, count)
@@ -258,7 +280,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     scale = over["scale"] if over else evaluate.scale_of(parts, tree["params"], tree["memory"])
     scale = {name: tuple(pair) for name, pair in scale.items()}
     matrix = jax.device_put(item_matrix(parts.functions, tree["params"], parts.feed))
-    items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, True)
+    items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, np.arange(len(matrix)))
     rows = {"user": _numbered(parts.dataset.users), "item": _numbered(parts.dataset.items)}
     return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items, rows)
 
@@ -291,15 +313,14 @@ def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -
     if feed.item_text is not None:
         texts = render(wanted.text, table, "items") if texts is None else texts
         tokens = parts.tokenizer.encode_batch(texts.tolist())
-        start = np.concatenate([[0], np.cumsum([len(row) for row in tokens])])
-        told = feed._replace(item_tokens=Ragged(start, np.array([one for row in tokens for one in row], np.int32)))
+        told = feed._replace(item_tokens=ragged(tokens))
         encode, encoder = parts.functions.encode_items, trained.params["encoder"]
         text = gathered(encoded(encode, encoder, lambda rows: item_sequences(told, rows), count, feed.item_row), count)
     met = np.zeros(len(parts.dataset.items.id), bool)
     met[parts.dataset.train.item] = True
     ids, features = outside(table, parts.dataset.items, wanted, "item", met)
     matrix = parts.functions.items(trained.params, text, ids, features)
-    return Items(table.id, table.id if texts is None else texts, matrix, False)
+    return Items(table.id, table.id if texts is None else texts, matrix, np.full(count, -1))
 
 
 def whole_histories(parts: Parts, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -325,9 +346,3 @@ def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[st
     if not all(0 <= value < math.inf for value in prefer.values()) or not any(prefer.values()):
         raise UserError(f"prefer is {prefer}; give finite numbers from 0 up, not all 0, for {', '.join(names)}")
     return {name: prefer.get(name, 0.0) for name in names}
-
-
-def taken(sequences: Ragged, rows: np.ndarray) -> Ragged:
-    """These rows of ragged sequences."""
-    parts = [sequences.token[sequences.start[row] : sequences.start[row + 1]] for row in rows.tolist()]
-    return Ragged(np.concatenate([[0], np.cumsum([len(part) for part in parts])]), np.concatenate(parts))

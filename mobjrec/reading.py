@@ -14,14 +14,14 @@ from mobjrec import checks
 from mobjrec.config import Block, Config, plain
 from mobjrec.data import lists as list_room
 from mobjrec.data.columns import side
-from mobjrec.data.corpus import check
+from mobjrec.data.corpus import check, table_at
 from mobjrec.data.labels import outside
 from mobjrec.data.leaks import leaks
 from mobjrec.data.texts import columns_of, divide, render
 from mobjrec.errors import UserError
 from mobjrec.problems import Problem, dotted, report
 from mobjrec.resolve import Bound, bind
-from mobjrec.types import Category, Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
+from mobjrec.types import Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
 
 # What learns a share of 1 although its `predict` is no probability of its label, and what learns a gain.
 SHARES = ("sigmoid_cross_entropy", "satisfied_click")
@@ -201,7 +201,10 @@ def _file(config: Config) -> str:
 def _columns(config: Config, corpus: Corpus) -> list[str]:
     """Columns that the model's templates, ids and numbers name and the corpus has not."""
     problems: list[str] = []
-    tables = {"user": _head(corpus.users), "item": _head(corpus.items)}
+    tables = {
+        own: table_at(table, np.arange(min(len(table.id), 1)))
+        for own, table in zip(("user", "item"), corpus[:2], strict=True)
+    }
     for own, given in inputs_of(config).items():
         profile, event = divide(given.text) if own == "user" else (given.text, "")
         _rendered(profile, tables[own], f"model.{own}.text", problems)
@@ -221,18 +224,6 @@ def _rendered(template: str, table: Table, where: str, problems: list[str]) -> N
         return
     for name in names:
         _noted(lambda name=name: render(f"{{{name}}}", table, where), problems)
-
-
-def _head(table: Table) -> Table:
-    """The first row."""
-    return Table(
-        id=table.id[:1],
-        text={name: column[:1] for name, column in table.text.items()},
-        categories={
-            name: Category(c.names, c.start[:2], c.value[: c.start[:2][-1]]) for name, c in table.categories.items()
-        },
-        numbers={name: column[:1] for name, column in table.numbers.items()},
-    )
 
 
 def _leaks(corpus: Corpus, dataset: Dataset) -> list[str]:

@@ -3,52 +3,63 @@
 Words take the form that training saw: the template's, with nothing where a column is not known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from mobjrec.data.batching import reads_users
+from mobjrec.data.files import opened
 from mobjrec.data.sides import SIDE, SideColumns, item_table
 from mobjrec.data.texts import STRINGS, columns_of, divide, render
-from mobjrec.data.tokens import Ragged
+from mobjrec.data.tokens import Ragged, ragged
 from mobjrec.errors import UserError
 from mobjrec.parts import Parts
 from mobjrec.reading import bound
 from mobjrec.types import Table
 
 
-def told_items(parts: Parts, source: Any, named: bool = True) -> Table:
-    """Items to rank as they are told: a Table as it stands; a file, frame or list of dicts as the run reads its items.
+def told_items(
+    parts: Parts, source: Any, known: Mapping[str, int] = MappingProxyType({}), named: bool = True
+) -> tuple[Table, np.ndarray]:
+    """Items to rank as they are told, and which [N] of the corpus' items each is, -1 = none of them.
 
-    The id's column is the one that the config's `data` names, "item" where it names none; with named=False it may be
-    absent, and rows are then called 1, 2, ... Of the others those that the model reads are read, each as the kind of
-    column that it was in training: what the text's template names must be there, ids and numbers that are absent are
-    unknown, with a warning. UserError as for `item_table`, and where nothing that the model reads is there.
+    A Table as it stands; a file, frame or list of dicts as the run reads its items. The id's column is the one that the
+    config's `data` names, "item" where it names none; with named=False it may be absent, and rows are then called 1, 2,
+    ..., none of the corpus'. Of the others those that the model reads are read, each as the kind of column that it was in
+    training: what the text's template names must be there, ids and numbers that are absent are unknown, with a warning.
+    Where all ids are the corpus' no other column is read.
+
+    known: {id: its row} of the corpus   UserError as for `item_table`, and where nothing that the model reads is there.
     """
     if isinstance(source, Table):
-        return source
+        return source, _which(source, known)
     settings = bound(parts.config, "data", parts.config.data, "data").arguments
-    mapped, wanted, known = settings.get("item_columns", SIDE), parts.inputs["item"], parts.corpus.items
+    mapped, wanted, items = settings.get("item_columns", SIDE), parts.inputs["item"], parts.corpus.items
     needed = columns_of(wanted.text)
     reads = {*needed, *wanted.ids, *wanted.numbers}
-    many = {name for name, category in known.categories.items() if np.diff(category.start).max(initial=0) > 1}
+    many = {name for name, category in items.categories.items() if np.diff(category.start).max(initial=0) > 1}
     columns = SideColumns(
-        text=tuple(name for name in known.text if name in reads),
-        categories=tuple(name for name in known.categories if name in reads),
-        numbers=tuple(name for name in known.numbers if name in reads),
+        text=tuple(name for name in items.text if name in reads),
+        categories=tuple(name for name in items.categories if name in reads),
+        numbers=tuple(name for name in items.numbers if name in reads),
         several=tuple(reads & {*mapped.several, *many}),
     )
-    return item_table(
-        source,
-        mapped.id or getattr(settings.get("columns"), "item", "item"),
-        columns,
-        settings.get("separator", "|"),
-        settings.get("encoding", "utf-8"),
-        settings.get("encoding_errors", "strict"),
-        needed=needed,
-        named=named,
-    )
+    file = opened(source, Path(), settings.get("encoding", "utf-8"), settings.get("encoding_errors", "strict"))
+    own = mapped.id or getattr(settings.get("columns"), "item", "item")
+    if own in file.schema.names and known:
+        table = item_table(file, own, SideColumns(own, (), (), ()))
+        which = _which(table, known)
+        if (which >= 0).all():
+            return table, which
+    table = item_table(file, own, columns, settings.get("separator", "|"), needed=needed, named=named)
+    return table, _which(table, known if own in file.schema.names else {})
+
+
+def _which(table: Table, known: Mapping[str, int]) -> np.ndarray:
+    return np.array([known.get(name, -1) for name in table.id.tolist()], np.int64)
 
 
 def formed(template: str, told: Sequence[str], where: str) -> np.ndarray:
@@ -80,8 +91,7 @@ def someone(parts: Parts, liked: np.ndarray, told: Sequence[str] | None) -> Ragg
     if feed.profile_tokens is not None:
         (head,) = parts.tokenizer.encode_batch(formed(profile, [known], "model.user.text").tolist())
     flat = [*head, *(token for one in events for token in one)][: feed.user_row - 2]
-    row = np.array([feed.cls, *flat, feed.sep], np.int32)
-    return Ragged(np.array([0, len(row)]), row)
+    return ragged([[feed.cls, *flat, feed.sep]])
 
 
 def _alone(profile: str, told: Sequence[str]) -> str:

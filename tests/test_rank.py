@@ -10,7 +10,8 @@ from mobjrec import evaluate, inference, rank, told, train
 from mobjrec.config import load, parse
 from mobjrec.data.batching import user_sequences
 from mobjrec.data.columns import outside
-from mobjrec.data.tokens import Ragged
+from mobjrec.data.corpus import table_at
+from mobjrec.data.tokens import Ragged, ragged_at
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.parts import assemble
 from mobjrec.types import Input
@@ -144,6 +145,56 @@ def test_a_copy_of_an_item_has_its_vector_but_for_the_id(trained, tmp_path):
     np.testing.assert_allclose(copy + own, trained.encode_items([str(known.id[7])])[0], atol=1e-5)
 
 
+def known_rows(trained, ids):
+    """Items of the corpus as someone would write them."""
+    texts = trained.parts.dataset.items.text
+    rows = [trained.rows["item"][name] for name in ids]
+    return [
+        {"item": name, "title": str(texts["title"][row]), "description": str(texts["description"][row])}
+        for name, row in zip(ids, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("form", ["ids", "dicts", "frame", "file", "ids alone in a file", "table"])
+def test_known_items_are_ranked_as_in_the_catalogue(trained, form, tmp_path):
+    ids = [f"i{n}" for n in range(2, 30, 3)]
+    whole = {row["item"]: row for row in trained.rank("u3", top=48)}
+    asked = pd.DataFrame(known_rows(trained, ids))
+    asked.to_csv(tmp_path / "file.csv", index=False)
+    asked[["item"]].to_csv(tmp_path / "ids.csv", index=False)
+    given = {"ids": ids, "dicts": known_rows(trained, ids), "frame": asked, "file": tmp_path / "file.csv"}
+    given |= {
+        "ids alone in a file": tmp_path / "ids.csv",
+        "table": table_at(trained.parts.dataset.items, np.arange(2, 30, 3)),
+    }
+    found = trained.rank("u3", items=given[form], top=48)
+    # What the user liked is left out here as there.
+    assert [row["item"] for row in found] == [name for name in whole if name in ids]
+    assert len(found) < len(ids) == len(trained.rank("u3", items=given[form], top=48, again=True))
+    for row in found:
+        expected = whole[row["item"]]
+        assert row["text"] == expected["text"]
+        np.testing.assert_allclose(
+            [row[name] for name in ("utility", "click", "satisfaction")],
+            [expected[name] for name in ("utility", "click", "satisfaction")],
+            atol=1e-4,
+        )
+
+
+def test_known_items_among_new_ones_keep_what_they_are(trained):
+    known = known_rows(trained, ["i5", "i9"])
+    rows = [known[0], {**known[0], "item": "new"}, known[1]]
+    vectors = trained.encode_items(rows)
+    np.testing.assert_array_equal(vectors[[0, 2]], trained.encode_items(["i5", "i9"]))
+    # The copy is not known, so it lacks what training knows of the id.
+    assert np.abs(vectors[1] - vectors[0]).max() > 1e-4
+    np.testing.assert_allclose(vectors[1], trained.encode_items([rows[1]])[0], atol=1e-5)
+    assert {row["item"] for row in trained.rank("u1", items=rows, again=True)} == {"i5", "new", "i9"}
+    for items, says in (([], "items is empty"), (["i5", "x"], "no item 'x'")):
+        with pytest.raises(UserError, match=says):
+            trained.rank("u1", items=items)
+
+
 def test_vectors_are_what_the_scorer_reads(trained):
     users, items = trained.encode_users(["u0", "u1"]), trained.encode_items(["i0", "i1", "i2"])
     assert users.shape == (2, 16)
@@ -235,7 +286,8 @@ def written(kind, folder):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "list", "frame", "arrow"])
 def test_items_are_told_in_the_runs_own_columns(shop, kind, tmp_path, recwarn):
-    table = rank.told_items(shop, written(kind, tmp_path))
+    table, row = rank.told_items(shop, written(kind, tmp_path))
+    assert row.tolist() == [-1, -1]
     assert table.id.tolist() == ["a", "b"]
     tags = table.categories["tags"]
     assert [sorted(tags.names[tags.value[a:b]].tolist()) for a, b in zip(tags.start, tags.start[1:], strict=False)] == [
@@ -274,7 +326,7 @@ def test_items_that_cannot_be_read_are_one_sentence(shop, source, says):
 
 def test_a_model_that_knows_items_by_id_alone_cannot_rank_new_ones(shop):
     parts = shop._replace(inputs={**shop.inputs, "item": Input(ids=("item",))})
-    trained = rank.Trained(Path("run"), parts, {}, {}, {}, 0, None, {})
+    trained = rank.Trained(Path("run"), parts, {}, {}, {}, 0, None, {"user": {}, "item": {}})
     with pytest.raises(UserError, match="knows an item by its id alone"):
         trained.encode_items(NEW)
 
@@ -282,7 +334,7 @@ def test_a_model_that_knows_items_by_id_alone_cannot_rank_new_ones(shop):
 def test_new_items_need_an_id_and_what_the_template_names(shop):
     short = [{"code": "a", "name": "pot", "year": 2001}, {"code": "b", "name": "pan", "year": 2002}]
     with pytest.warns(UserWarning, match="no column tags, price; what it would say is not known"):
-        table = rank.told_items(shop, short)
+        table, _ = rank.told_items(shop, short)
     assert table.id.tolist() == ["a", "b"] and table.text["name"].tolist() == ["pot", "pan"]
     assert not table.categories.keys() & {"tags"} and not table.numbers.keys() & {"price"}
     ids, features = outside(table, shop.corpus.items, shop.inputs["item"], "item", np.ones(7, bool))
@@ -291,8 +343,10 @@ def test_new_items_need_an_id_and_what_the_template_names(shop):
     with pytest.raises(UserError, match="has no column code"):
         rank.told_items(shop, nameless)
     # Vectors have no use for an id.
-    table = rank.told_items(shop, nameless, named=False)
-    assert table.id.tolist() == ["1", "2"] and table.text["name"].tolist() == ["pot", "pan"]
+    table, row = rank.told_items(shop, nameless, {"1": 0, "2": 1}, named=False)
+    assert (
+        table.id.tolist() == ["1", "2"] and row.tolist() == [-1, -1] and table.text["name"].tolist() == ["pot", "pan"]
+    )
 
 
 def test_new_items_of_which_nothing_is_read_are_refused(shop):
@@ -353,7 +407,7 @@ def test_without_a_history_words_are_told_as_the_one_column_of_the_profile(shop,
 def test_one_users_text_is_encoded_in_a_small_block():
     length = 16
     texts = Ragged(np.arange(0, 41, 10), np.arange(40, dtype=np.int32))
-    few = next(inference.blocks(lambda rows: rank.taken(texts, rows), 1, length))
+    few = next(inference.blocks(lambda rows: ragged_at(texts, rows), 1, length))
     assert [part.tokens.shape for part in few.parts] == [(inference.FEW // length, length)]
-    many = next(inference.blocks(lambda rows: rank.taken(texts, rows % 4), inference.FEW // length + 1, length))
+    many = next(inference.blocks(lambda rows: ragged_at(texts, rows % 4), inference.FEW // length + 1, length))
     assert [part.tokens.shape for part in many.parts] == [(inference.TOKENS // length, length)]

@@ -94,12 +94,22 @@ def _rows(name: str, values: np.ndarray) -> np.ndarray:
     return rows
 
 
-def taken(category: Category, rows: np.ndarray) -> Category:
+def category_at(category: Category, rows: np.ndarray) -> Category:
     """The category at these rows, in their order."""
     counts = np.diff(category.start)[rows]
     start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     at = np.repeat(category.start[:-1][rows] - start[:-1], counts) + np.arange(start[-1])
     return Category(category.names, start, category.value[at])
+
+
+def table_at(table: Table, rows: np.ndarray) -> Table:
+    """The users or items at these rows, in their order."""
+    return Table(
+        id=table.id[rows],
+        text={name: column[rows] for name, column in table.text.items()},
+        categories={name: category_at(column, rows) for name, column in table.categories.items()},
+        numbers={name: column[rows] for name, column in table.numbers.items()},
+    )
 
 
 def events_at(events: Events, rows: np.ndarray) -> Events:
@@ -112,7 +122,7 @@ def events_at(events: Events, rows: np.ndarray) -> Events:
         position=events.position[rows],
         split=None if events.split is None else events.split[rows],
         feedback={name: column[rows] for name, column in events.feedback.items()},
-        categories={name: taken(column, rows) for name, column in events.categories.items()},
+        categories={name: category_at(column, rows) for name, column in events.categories.items()},
         numbers={name: column[rows] for name, column in events.numbers.items()},
     )
 

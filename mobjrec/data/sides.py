@@ -5,15 +5,14 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from mobjrec.data import parse
 from mobjrec.data.corpus import listed, repeats, report
-from mobjrec.data.files import File, Source, opened
+from mobjrec.data.files import File
 from mobjrec.data.parse import Wish
 from mobjrec.errors import UserError
 from mobjrec.types import Table
@@ -48,23 +47,20 @@ class Reading(NamedTuple):
 
 
 def item_table(
-    source: Source,
+    file: File,
     id_column: str = "item",
     columns: SideColumns = SIDE,
     separator: str = "|",
-    encoding: str = "utf-8",
-    errors: Literal["strict", "replace"] = "strict",
     needed: Sequence[str] = (),
     named: bool = True,
 ) -> Table:
-    """Items that no corpus holds, to be ranked: of a file, a frame or a list of dicts.
+    """Items to rank, as they are told.
 
     needed: columns that must be there; of the others that `columns` names those that are absent are passed over with a
     warning   named: whether the id must be there; without it rows are called 1, 2, ...
-    Where `columns` names all kinds, other columns are passed over. UserError as for `side_table`, for a source that
-    `opened` does not take, and where none of the columns is there.
+    Where `columns` names all kinds, other columns are passed over. UserError as for `side_table`, and where none of the
+    columns is there.
     """
-    file = opened(source, Path(), encoding, errors)
     there = file.schema.names
     kinds = [one for one in (columns.text, columns.categories, columns.numbers) if one is not None]
     wanted = list(dict.fromkeys(name for one in kinds for name in one))
@@ -77,7 +73,7 @@ def item_table(
         near = difflib.get_close_matches(missing[0], there, 1)
         hint = f"; is {missing[0]} called {near[0]} there?" if near else ""
         raise UserError(
-            f"{file.name} has no column {', '.join(missing)}; it has {', '.join(there)}. Read are {said}, as the "
+            f"{file.name} has no column {', '.join(missing)}; it has {', '.join(there) or 'none'}. Read are {said}, as the "
             f"run's config names them{hint}"
         )
     absent = [name for name in wanted if name not in there]

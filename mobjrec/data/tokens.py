@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,17 @@ class Ragged(NamedTuple):
     token: np.ndarray
     cut: float = 0.0
     unknown: float = 0.0
+
+
+def ragged(sequences: Sequence[Sequence[int]]) -> Ragged:
+    """Token sequences, one after the other."""
+    start = np.cumsum([0, *(len(one) for one in sequences)])
+    return Ragged(start, np.concatenate([[], *sequences]).astype(np.int32))
+
+
+def ragged_at(texts: Ragged, rows: np.ndarray) -> Ragged:
+    """The texts at these rows, in their order."""
+    return ragged([texts.token[texts.start[row] : texts.start[row + 1]] for row in rows.tolist()])
 
 
 class Tokenizer(NamedTuple):

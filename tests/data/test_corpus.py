@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobjrec.data.corpus import check, events_at, events_from, several, single, table_from, taken
+from mobjrec.data.corpus import category_at, check, events_at, events_from, several, single, table_from
 from mobjrec.errors import UserError
 from mobjrec.testing.corpora import check_corpus
 from mobjrec.types import Category, Corpus, Events, Table
@@ -49,7 +49,7 @@ def test_categories_hold_distinct_values_a_row_in_the_order_they_came():
 @given(st.lists(st.lists(st.sampled_from("abcde")), max_size=8), st.data())
 def test_taking_rows_of_a_category_takes_their_values(rows, data):
     picked = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=10)) if rows else []
-    category = taken(several(rows), np.array(picked, np.int64))
+    category = category_at(several(rows), np.array(picked, np.int64))
     values = [category.names[v] for v in category.value]
     found = [values[a:b] for a, b in zip(category.start[:-1], category.start[1:], strict=True)]
     assert found == [list(dict.fromkeys(rows[row])) for row in picked]
