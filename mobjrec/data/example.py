@@ -54,9 +54,9 @@ labels:                    # feedback columns are labels under their own names; 
 tokenizer: {{use: trained, size: 2000}}
 lists:
   split: {{use: by_time, valid: 0.15, test: 0.15}}
-  history: {{of: click, last: 10}}
+  history: {{of: click, last: 20}}
 candidates: {{use: as_logged, size: {shown}}}
-batch: {{lists: 32, item_row: 128, user_row: 128}}
+batch: {{lists: 32, item_row: 128, user_row: 256}}
 
 model:
   use: ranker
