@@ -1,9 +1,10 @@
 """Saving beside the loop: the state is copied and handed over, one thread writes, hashes and seals it.
 
 The thread is ours, not that of orbax's AsyncCheckpointer: the seal comes after orbax is done, so a thread is needed for
-it in any case, and on a CPU orbax may still read arrays that the next step was given (donated).
+it in any case, and orbax hands TensorStore what it was given, which on a CPU the next step takes over (donated).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,6 +15,9 @@ from mobjrec import checkpoint
 from mobjrec.checkpoint import RECENT
 from mobjrec.errors import RunFolderError
 from mobjrec.types import Tree
+
+# Orbax also logs what it raises, traceback and all; a save that fails is one sentence.
+logging.getLogger("absl").addFilter(lambda entry: not entry.exc_info)
 
 
 @final
@@ -47,6 +51,10 @@ class Saver:
         if last and self.settle("it is tried again"):
             self._under_way = name, self._writer.submit(write)
             self.settle()
+
+    def done(self) -> bool:
+        """Whether nothing is under way any more."""
+        return self._under_way is None or self._under_way[1].done()
 
     def settle(self, then: str = "training goes on and stops if the next save fails, too") -> str:
         """The name of the save under way where it failed, "" where it is sealed or there is none; waits for it.

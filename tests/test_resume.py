@@ -1,11 +1,16 @@
 """Which changes of a config and of the data a run folder takes."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mobjrec import checkpoint, mesh, resume
+import mobjrec
+from mobjrec import checkpoint, mesh, resume, train
 from mobjrec.config import dump, load, parse, plain
 from mobjrec.data.corpus import events_from, single, table_from
 from mobjrec.errors import RunFolderError, UserError
@@ -192,3 +197,27 @@ def test_a_sealed_state_is_not_handed_out_for_other_data(tmp_path):
 def test_ids_that_join_alike_are_told_apart():
     one, other = (np.array(ids, np.dtypes.StringDType()) for ids in (["a", 'b", "c'], ['a", "b', "c"]))
     assert resume.named(one) != resume.named(other)
+
+
+LOADED = """
+import json, pathlib, sys, jax, mobjrec
+assert len(jax.devices()) == 1
+print(json.dumps(mobjrec.load(*map(pathlib.Path, sys.argv[1:])).rank("u3", top=5)))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_eight_devices_is_loaded_on_one(tmp_path):
+    changes = ["steps=2", "tokenizer=null", "weighting={use: equal}", "parallel.devices=8", "evaluate.select=click/auc"]
+    changes += ["model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 4, scorer: {use: dot}}"]
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    train.run(
+        load(Path(__file__).parent / "tiny.yaml", [*changes, "evaluate.every={steps: 1}"]), run, cache, quiet=True
+    )
+    alone = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "-c", LOADED, str(run), str(cache)]
+    done = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found, expected = json.loads(done.stdout), mobjrec.load(run, cache).rank("u3", top=5)
+    assert [row["item"] for row in found] == [row["item"] for row in expected]
+    np.testing.assert_allclose([row["utility"] for row in found], [row["utility"] for row in expected], rtol=1e-5)

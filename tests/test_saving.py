@@ -1,5 +1,6 @@
 """Saves beside the loop: what is handed over is what is sealed, and failures surface where they must."""
 
+import resource
 import threading
 from types import SimpleNamespace
 
@@ -67,7 +68,7 @@ def test_the_loop_goes_on_while_the_state_is_written(monkeypatch, saver):
     monkeypatch.setattr(checkpoint, "write", write)
     put(saver, 1)
     # Handed over and not done: nobody waited for it.
-    assert begun.wait(60) and not saver._under_way[1].done()
+    assert begun.wait(60) and not saver.done()
     go.set()
     assert saver.settle() == ""
 
@@ -111,6 +112,19 @@ def test_failures_of_the_best_and_of_the_newest_step_count_apart(monkeypatch, sa
     put(saver, 1)
     assert saver.settle() == checkpoint.RECENT
     assert len(told) == 2
+
+
+def test_a_full_disk_is_one_sentence_and_no_traceback(saver, told, capfd):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        saver.save({"rows": np.random.default_rng(0).random(30000)}, 1, {}, keep=2)
+        assert saver.settle() == checkpoint.RECENT
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (sentence,) = told
+    assert sentence.startswith("step 1 could not be written to ") and "\n" not in sentence
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_is_no_failure_of_the_disk_is_not_passed_over(monkeypatch, saver):
