@@ -52,9 +52,9 @@ def objectives_of(config: Config) -> dict[str, Objective]:
 def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
     """The corpus of a settled config and its ranked lists.
 
-    UserError for all that is wrong with them, in one report: labels that are missing, cannot be made, or lie outside of
-    what an objective takes; columns of the model's inputs that are not there; a split that leaves nothing to train on;
-    and with `lists.strict` a leak.
+    UserError for all that is wrong with them, in one report: labels that are missing, cannot be made, lie outside of
+    what an objective takes, or, where nothing else is wrong, say nothing in training; columns of the model's inputs that
+    are not there; a split that leaves nothing to train on; and with `lists.strict` a leak.
     """
     corpus = bound(config, "data", config.data, "data").call()
     if ":" in config.data.use:
@@ -73,6 +73,8 @@ def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
         labels = {**labels, of: _nothing(corpus)}
     problems += _context(config, corpus)
     dataset = _noted(lambda: dataset_of(config, corpus, labels), problems)
+    if dataset is not None and not problems:
+        problems += _unlearnt(config, objectives, dataset)
     found = [] if dataset is None else _leaks(corpus, dataset)
     if config.lists.strict:
         problems += [f"lists.strict: {sentence}" for sentence in found]
@@ -178,15 +180,36 @@ def _outside(
     problems = []
     gains = any(name.partition("@")[0] == "ndcg" for name in config.evaluate.metrics)
     for name, objective in objectives.items():
-        block = config.objectives[name]
-        loss = block.settings.get("loss")
-        learnt = {block.use, loss["use"] if isinstance(loss, Mapping) else loss}
+        learnt = _learnt(config.objectives[name])
         share = objective.probability or not learnt.isdisjoint(SHARES)
         gain = not learnt.isdisjoint(GAINS) or (gains and not objective.expectation)
         for label in objective.labels if share or gain else ():
             wrong = outside(corpus, labels[label].value, share, _file(config)) if label in labels else ""
             problems += [f"objectives.{name}: label {label} {wrong}"] if wrong else []
     return problems
+
+
+def _unlearnt(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> list[str]:
+    """Labels of objectives that no training list knows, or of which none is above 0 where only those are learnt from."""
+    problems = []
+    for name, objective in objectives.items():
+        block = config.objectives[name]
+        gains = not _learnt(block).isdisjoint(GAINS) or block.settings.get("needs_relevant", False)
+        for label in objective.labels:
+            values = dataset.train.labels[label]
+            missing = "observed" if np.isnan(values).all() else "above 0" if gains and not (values > 0).any() else ""
+            if missing:
+                problems.append(
+                    f"objectives.{name}: label {label} is {missing} in none of the {len(dataset.train.user)} training "
+                    "lists, so there is nothing to learn; mend its column or rule, or drop the objective"
+                )
+    return problems
+
+
+def _learnt(block: Block) -> set[str]:
+    """The names of an objective's function and of its loss."""
+    loss = block.settings.get("loss")
+    return {block.use, loss["use"] if isinstance(loss, Mapping) else loss}
 
 
 def _file(config: Config) -> str:

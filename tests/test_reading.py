@@ -168,6 +168,38 @@ def test_a_label_outside_of_what_its_objective_takes_is_named_with_its_event(obj
 
 
 @pytest.mark.parametrize(
+    "objective, of, said",
+    [
+        (CLICK, np.nan, "observed"),
+        ({**CLICK, "loss": "huber"}, np.nan, "observed"),
+        ({"use": "satisfied_click", "click": "click", "after": "ok"}, np.nan, "observed"),
+        (CLICK, 0.0, "above 0"),
+        ({"use": "recall", "label": "click", "k": 1}, 0.0, "above 0"),
+        ({**SIGMOID, "needs_relevant": True}, 0.0, "above 0"),
+        (SIGMOID, 0.0, ""),
+        ({**CLICK, "loss": "huber"}, 0.0, ""),
+    ],
+)
+def test_an_objective_without_anything_to_learn_from_is_named(objective, of, said, monkeypatch):
+    def silent(data: Corpus) -> Corpus:
+        # The test lists know it.
+        click = np.where(np.arange(12) < 8, of, 1.0).astype(np.float32)
+        return data._replace(events=data.events._replace(feedback={**data.events.feedback, "click": click}))
+
+    made = mine
+    monkeypatch.setattr("test_reading.mine", lambda: silent(made()))
+    labels = {"ok": {"use": "at_least", "of": "dwell", "value": 60}}
+    both = {"objectives": {"mine": objective, "dwell": CONFIG["objectives"]["dwell"]}, "labels": labels}
+    if not said:
+        found(**both)
+        return
+    assert failure(**both) == (
+        f"objectives.mine: label click is {said} in none of the 4 training lists, so there is nothing to learn; mend its "
+        "column or rule, or drop the objective"
+    )
+
+
+@pytest.mark.parametrize(
     "objective, click, dwell, metrics",
     [
         ({**CLICK, "label": "dwell"}, 1.0, 3600.0, ["ndcg@5"]),  # seconds as gains
