@@ -268,7 +268,7 @@ def test_another_config_in_the_folder_is_code_3(call, copy):
 
 
 def test_a_key_that_differs_is_taken_where_it_is_named(call, copy):
-    more = ["train", TINY, *SMALL, "steps=4", "optimizer.learning_rate=0.001", "--run", copy, "--override-resume"]
+    more = ["train", TINY, *SMALL[:-1], "steps=4", "optimizer.learning_rate=0.001", "--run", copy, "--override-resume"]
     assert_refused(call(*more, "seed"), 3, "optimizer.learning_rate: 0.003 there, 0.001 now")
     assert_refused(call(*more, "optimizer.lerning_rate"), 2, "did you mean `optimizer.learning_rate`?")
     code, _, error = call(*more, "seed", "--override-resume", "optimizer.learning_rate")
