@@ -79,6 +79,8 @@ MEASURED = {
     "ml-100k": ("liked", ("auc", "ndcg@10", "recall@10", "hit@10"), "liked"),
 }
 
+RATED = "rating"  # an objective of ML-100K, measured by its RMSE in stars
+
 
 def baselines(parts: Parts, label: str) -> dict[str, Callable]:
     """{name: (rows, items [B, L]) -> scores} from training lists alone; zero-shot reads the history too."""
@@ -108,6 +110,26 @@ def baselines(parts: Parts, label: str) -> dict[str, Callable]:
 
         found["zero-shot MiniLM similarity"] = similarity
     return found
+
+
+def offsets(parts: Parts, label: str, pull: float = 10.0) -> float:
+    """RMSE on the test lists of mean + film's offset + user's offset, each drawn to 0 as by `pull` ratings of the mean."""
+    train, test = parts.dataset.train, parts.dataset.test
+
+    def known(lists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        user = np.repeat(lists.user, np.diff(lists.start))
+        real = np.isfinite(lists.labels[label])
+        return user[real], lists.item[real], lists.labels[label][real]
+
+    def offset(who: np.ndarray, left: np.ndarray, count: int) -> np.ndarray:
+        return np.bincount(who, left, count) / (np.bincount(who, minlength=count) + pull)
+
+    user, item, value = known(train)
+    mean = value.mean()
+    film = offset(item, value - mean, len(parts.dataset.items.id))
+    person = offset(user, value - mean - film[item], len(parts.dataset.users.id))
+    user, item, value = known(test)
+    return float(np.sqrt(np.mean((value - mean - film[item] - person[user]) ** 2)))
 
 
 def measured_baseline(parts: Parts, score: Callable, names: tuple[str, ...]) -> evaluate.Evaluation:
@@ -152,6 +174,8 @@ def run(corpus: str, seeds: range, only: str) -> None:
     if not only:
         for name, found in known.items():
             write({**about, "row": name, "seed": 0, **{m: found.measured[f"{label}/{m}"].value for m in metrics}})
+        if RATED in parts.objectives:
+            write({**about, "row": "mean and offsets of film and user", "seed": 0, "rmse": offsets(parts, RATED)})
     for name, changes in ROWS[corpus].items():
         if only and only not in name:
             continue
@@ -166,12 +190,14 @@ def run(corpus: str, seeds: range, only: str) -> None:
                     trained.parts, trained.params, trained.memory, "test", scale=trained.scale, names=metrics
                 )
             values = {m: found.measured[f"{objective}/{m}"].value for m in metrics}
+            if f"{RATED}/rmse" in found.measured:
+                values["rmse"] = found.measured[f"{RATED}/rmse"].value
             beside = {"ahead of": strongest, "ahead": ahead(found, known[strongest], keys)}
             write({**about, "row": name, "seed": seed, **values, **beside, "seconds": seconds})
 
 
 def render(corpus: str) -> None:
-    _, metrics, _ = MEASURED[corpus]
+    metrics = (*MEASURED[corpus][1], *(("rmse",) if corpus == "ml-100k" else ()))
     rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["corpus"] == corpus]
     print(f"| {corpus} | seeds | " + " | ".join(metrics) + " | s a seed |")
@@ -180,7 +206,10 @@ def render(corpus: str) -> None:
         mine = list({row["seed"]: row for row in rows if row["row"] == name}.values())
         cells = []
         for metric in metrics:
-            values = np.array([row[metric] for row in mine])
+            values = np.array([row[metric] for row in mine if metric in row])
+            if not len(values):
+                cells.append("–")
+                continue
             spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.4f}{spread}")
         seconds = [row["seconds"] for row in mine if "seconds" in row]
