@@ -26,8 +26,7 @@ from mobjrec.types import Tree
 
 SCHEMA = 1
 RECENT, BEST = "checkpoints", "best"
-# Leaves that a message lists before it only counts.
-LISTED = 20
+LISTED = 20  # leaves that a message names before it only counts
 # Of several processes the first one writes and reads; orbax's barriers would wait for the others.
 ALONE = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="mobjrec")
 
@@ -310,7 +309,8 @@ def _read(root: Path, step: int, like: Tree) -> Tree:
         item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
     )
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=ALONE)) as checkpointer:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=ALONE)
+        with ocp.Checkpointer(handler, multiprocessing_options=ALONE) as checkpointer:
             arrays = checkpointer.restore(root / str(step), args=arguments)
     # Orbax raises a bare Exception for a data file that it cannot read.
     except Exception as error:
