@@ -232,6 +232,31 @@ def test_a_byte_that_is_not_utf8_is_named_with_line_and_offset_and_read_in_its_e
         table(tmp_path, encoding="klingon")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_what_a_spreadsheet_calls_unicode_text_is_named_with_the_setting_that_reads_it(tmp_path, encoding):
+    text = rows("zoë,1,1700000000,0", "zoé,2,1700000000,1").encode(encoding)
+    found = failure(tmp_path, text)
+    assert (
+        f"events.csv, line 1, byte offset 0: found byte 0xff, which is not utf-8; set `encoding: {encoding}`" in found
+    )
+    assert table(tmp_path, encoding=encoding).users.id.tolist() == ["zoë", "zoé"]
+    # Cut within a character, and without the mark at its start.
+    assert f"which is not {encoding}" in failure(tmp_path, text[:-1], encoding=encoding)
+    assert f"is not {encoding}" in failure(tmp_path, text[2:-1], encoding=encoding)
+
+
+def test_bytes_that_are_no_text_are_one_sentence_and_nothing_beside_it(tmp_path, capfd):
+    for name, content in (
+        ("e.csv", bytes(range(256)) * 20),
+        ("e.csv", b"a,b\n1,2,\xff\n"),
+        ("e.jsonl", b'{"\xff": 1}\n'),
+    ):
+        write(tmp_path, name, content)
+        with pytest.raises(UserError, match=rf"{name}, line \d, byte offset \d+: found byte 0x[89f]"):
+            table(tmp_path, events=name)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_byte_that_is_not_utf8_is_found_beyond_the_first_block(tmp_path):
     text = rows(*(f"u{n},{n},1700000000,1" for n in range(100_000)))
     broken = text.encode() + b"\xc3,1,1700000000,0\n"
