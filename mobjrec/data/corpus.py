@@ -9,6 +9,8 @@ from mobjrec.types import Category, Corpus, Events, Table
 
 STRING = np.dtypes.StringDType()
 # 2100-01-01; a Unix time in milliseconds lies above the second bound for every day since 1973-03-03.
+# Problems that a report tells in full.
+SHOWN = 20
 LATEST = 4_102_444_800
 MILLISECONDS = 100_000_000_000
 
@@ -144,10 +146,10 @@ def check(corpus: Corpus, name: str = "corpus") -> Corpus:
     return corpus
 
 
-def report(name: str, problems: Sequence[str], shown: int = 20) -> str:
-    """One message of all problems, the first `shown` in full and the number of the rest."""
-    rest = [f"... and {len(problems) - shown} more"] if len(problems) > shown else []
-    lines = [*dict.fromkeys(problems[:shown]), *rest]
+def report(name: str, problems: Sequence[str]) -> str:
+    """One message of all problems, the first twenty in full and the number of the rest."""
+    rest = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    lines = [*dict.fromkeys(problems[:SHOWN]), *rest]
     return lines[0] if len(lines) == 1 else f"{name}: {len(problems)} problems\n" + "\n".join(f"  - {x}" for x in lines)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mobjrec.data.corpus import STRING, report, time_problem
+from mobjrec.data.corpus import LATEST, MILLISECONDS, SHOWN, STRING, report, time_problem
 from mobjrec.data.files import NUMBER, File
 from mobjrec.errors import UserError
 from mobjrec.types import Category
@@ -40,8 +40,8 @@ class Wish(NamedTuple):
 def columns(file: File, wishes: dict[str, Wish], known: Sequence[str] = ()) -> dict[str, Any]:
     """Every wished column, read in one pass; those that the file has not are passed over.
 
-    known: what is wrong with the file already. UserError with that and the wrong cells, up to the part that has the
-    twentieth.
+    known: what is wrong with the file already. UserError with that and the wrong cells, counted up to the part that has
+    the twentieth.
     """
     wishes = {role: wish for role, wish in wishes.items() if wish.column in file.schema.names}
     names = list(dict.fromkeys(wish.column for wish in wishes.values()))
@@ -53,8 +53,8 @@ def columns(file: File, wishes: dict[str, Wish], known: Sequence[str] = ()) -> d
             place = Place(file.name, wish.column, row)
             parts[role].append(wish.parse(plain(batch.column(wish.column)), place, problems))
         row += len(batch)
-        if len(problems) >= 20:
-            break
+        if len(problems) >= SHOWN:
+            raise UserError(report(f"{file.name}, rows 1 to {row - 1}", problems))
     if problems:
         raise UserError(report(file.name, problems))
     if row == 1:
@@ -68,15 +68,15 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def flag(bad: np.ndarray, column: pa.Array, place: Place, expected: str, problems: list[str]) -> None:
-    """Name the first three rows where `bad`, with what stands there, and how many there are in this part."""
+    """Name the rows where `bad`, with what stands there; those beyond what a report shows are "", to be counted."""
     rows = np.flatnonzero(bad)
-    for at in rows[:3]:
+    for at in rows[:SHOWN]:
         value = column[int(at)].as_py()
         found = "an empty cell" if value is None else repr(value)[:80]
-        more = f" ({len(rows)} such rows near here)" if len(rows) > 3 else ""
         problems.append(
-            f"{place.file}, row {place.row + at}, column {place.column}: found {found}; expected {expected}{more}"
+            f"{place.file}, row {place.row + at}, column {place.column}: found {found}; expected {expected}"
         )
+    problems.extend([""] * len(rows[SHOWN:]))
 
 
 def text(column: pa.Array, place: Place, problems: list[str]) -> pa.Array:
@@ -242,12 +242,14 @@ def times(unit: str) -> Callable[[pa.Array, Place, list[str]], np.ndarray]:
                 seconds, wrong = np.where(wrong, iso, seconds), wrong & unread
         wrong |= np.isnan(seconds)
         flag(wrong, column, place, "Unix seconds or a date such as 2024-05-31T12:00:00Z", problems)
-        doubtful = ~wrong & ((seconds < 0) | (seconds > 4_102_444_800))
-        if doubtful.any():
-            why = time_problem(seconds[np.flatnonzero(doubtful)[0]])
-            hint = "; set `time_unit: ms`" if "milliseconds" in why and unit == "s" else ""
-            flag(doubtful, column, place, f"a time between 1970 and 2100: {why}{hint}", problems)
-        return np.where(wrong | doubtful, 0, seconds).astype(np.int64)
+        for odd in (seconds < 0, (seconds > LATEST) & (seconds <= MILLISECONDS), seconds > MILLISECONDS):
+            odd = odd & ~wrong
+            if odd.any():
+                why = time_problem(seconds[np.argmax(odd)])
+                hint = "; set `time_unit: ms`" if "milliseconds" in why and unit == "s" else ""
+                flag(odd, column, place, f"a time between 1970 and 2100: {why}{hint}", problems)
+        # A report is raised where any is wrong.
+        return np.nan_to_num(seconds, posinf=0, neginf=0).astype(np.int64)
 
     return parse
 
