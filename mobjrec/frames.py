@@ -1,5 +1,6 @@
 """`mobjrec.fit`: train from Python, on a config or on a table in memory; the same code as the command line."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from mobjrec import notes, shipped
 from mobjrec.cache import cache_folder
 from mobjrec.config import Config, plain
+from mobjrec.data.files import File, held
 from mobjrec.defaults import load, parse, settled
 from mobjrec.errors import MISTAKES, RunFolderError, UserError
 from mobjrec.overrides import override
@@ -38,8 +40,9 @@ def fit(
 
     config: a file, the name of a shipped config, a mapping like a file, or a Config; its `data` block may stand
         without files where frames are given
-    events, items, users: pandas DataFrames or pyarrow Tables, written beside the run as Parquet, which the run then reads
-    in place of the files that the config names; files that no frame replaces are read where they lie
+    events, items, users: pandas or polars frames, pyarrow Tables or lists of dicts, written beside the run as Parquet,
+        which the run then reads in place of the files that the config names; files that no frame replaces are read where
+        they lie
     run: the run folder; a new one under runs/ by default, which is taken away again where nothing could be trained
     changes: "a.b.c=value", over whatever `config` is
     UserError as on the command line, RunFolderError for a folder that cannot be one.
@@ -51,22 +54,25 @@ def fit(
     else:
         config = settled(config)
     frames = {"events": events, "items": items, "users": users}
-    tables = {name: _arrow(name, frame) for name, frame in frames.items() if frame is not None}
+    tables = {name: _held(name, frame) for name, frame in frames.items() if frame is not None}
     if tables and config.data.use != "table":
         raise UserError(f"data.use is {config.data.use}; frames are read by `table`, so give data: {{use: table, ...}}")
     folder = Path(run) if run is not None else _new_folder()
     try:
         config = with_frames(config, tables, folder) if tables else config
         train_run(config, folder, cache_folder(), quiet=quiet)
-    except MISTAKES:
+    except MISTAKES as error:
         if run is None:
             _taken_away(folder)
+        if isinstance(error, UserError):
+            raise UserError(_as_given(str(error), tables, folder)) from error
         raise
     return load_run(folder)
 
 
-def with_frames(config: Config, tables: Mapping[str, Any], folder: Path) -> Config:
-    """The settled config reading these Arrow tables from Parquet files beside the run folder, and all else as before."""
+def with_frames(config: Config, tables: Mapping[str, File], folder: Path) -> Config:
+    """The settled config reading these tables from Parquet files beside the run folder, and all else as before."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     beside = beside_of(folder)
@@ -81,7 +87,8 @@ def with_frames(config: Config, tables: Mapping[str, Any], folder: Path) -> Conf
     # What no table replaces stays where it lies.
     data |= {name: str(here / data[name]) for name in SOURCES if isinstance(data[name], str) and data[name]}
     for name, table in tables.items():
-        pq.write_table(table, beside / f"{name}.parquet")
+        whole = pa.Table.from_batches(table.batches(table.schema.names), table.schema)
+        pq.write_table(whole, beside / f"{name}.parquet")
         data[name] = f"{name}.parquet"
     return parse({**plain(config), "data": {**data, "path": str(beside.resolve())}})
 
@@ -104,18 +111,20 @@ def _changed(config: Config | Mapping[str, Any], changes: tuple[str, ...]) -> di
     return data
 
 
-def _arrow(name: str, frame: Any) -> Any:
-    """A frame as an Arrow table."""
-    import pyarrow as pa
+def _held(name: str, frame: Any) -> File:
+    if isinstance(frame, str | Path):
+        raise UserError(f"{name} is {str(frame)!r}; expected a frame, as files are named by the config: data.{name}")
+    return held(frame, name)
 
-    if isinstance(frame, pa.Table):
-        return frame
-    try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (AttributeError, TypeError, pa.ArrowInvalid) as error:
-        raise UserError(
-            f"{name}: expected a pandas DataFrame or a pyarrow Table, found {type(frame).__name__} ({error})"
-        ) from error
+
+def _as_given(message: str, tables: Mapping[str, File], folder: Path) -> str:
+    """The message with the frames as the user knows them in place of their files."""
+    beside = beside_of(folder).resolve()
+    for name, table in tables.items():
+        # As `opened` names files: from the working directory where they lie below.
+        for place in (beside, os.path.relpath(beside)):
+            message = message.replace(f"{place}/{name}.parquet", table.name)
+    return message
 
 
 def _new_folder() -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import mobjrec
@@ -86,8 +87,53 @@ def test_it_is_still_the_function_after_its_module_was_loaded():
 
 
 def test_what_is_no_frame_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="events: expected a pandas DataFrame"):
-        mobjrec.fit(CONFIG, [1, 2], run=tmp_path / "run", quiet=True)
+    for given, said in (
+        ([1, 2], r"events \(the list of dicts\): row 1 is 1; expected a dict"),
+        (7, r"events \(the builtins int\) is not a table"),
+        ("events.csv", r"events is 'events.csv'; expected a frame, as files are named by the config: data.events"),
+    ):
+        with pytest.raises(UserError, match=said):
+            mobjrec.fit(CONFIG, given, run=tmp_path / "run", quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("run", [None, "mine", "below/mine"])
+def test_what_is_wrong_with_a_frame_is_told_of_the_frame(frames, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clicks = frames[0].click.astype(float)
+    for column, value, said in (
+        ("click", "yes", "row 3, column click: found 'yes'"),
+        ("click", float("inf"), "row 3, column click: found inf; expected a finite number"),
+        ("click", 7.0, "(%s, row 3; 1 such events)"),
+        ("time", -5, "row 3, column time: found -5"),
+    ):
+        wrong = frames[0].assign(click=clicks).astype({column: object} if value == "yes" else {})
+        wrong.loc[2, column] = value
+        for given, kind in ((wrong, "pandas DataFrame"), (wrong.to_dict("records"), "list of dicts")):
+            with pytest.raises(UserError) as caught:
+                mobjrec.fit(CONFIG, given, run=run, quiet=True)
+            name = f"events (the {kind})"
+            assert (said % name if "%s" in said else f"{name}, {said}") in str(caught.value)
+            assert "parquet" not in str(caught.value)
+
+
+def test_frames_of_any_kind_are_written_alike(frames, tmp_path):
+    events = frames[0].head(30)
+    table = pa.Table.from_pandas(events, preserve_index=False)
+
+    class Polars:
+        """What a polars frame is to Arrow."""
+
+        columns = table.schema.names
+
+        def __arrow_c_stream__(self, schema=None):
+            return table.__arrow_c_stream__(schema)
+
+    for number, given in enumerate((events, events.iloc[::-1].iloc[::-1], table, events.to_dict("records"), Polars())):
+        held = frames_module._held("events", given)
+        frames_module.with_frames(settled(parse(CONFIG)), {"events": held}, tmp_path / str(number))
+        found = pd.read_parquet(tmp_path / f"{number}-data" / "events.parquet")
+        pd.testing.assert_frame_equal(found[table.schema.names], events)
 
 
 def test_what_the_readme_calls_works(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import codecs
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ Source = Any
 NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 ROWS = 1 << 17
 BLOCK = 1 << 24
+# What Arrow raises for values that make no column; text with half a surrogate is a ValueError.
+UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError, OverflowError)
 
 
 class File(NamedTuple):
@@ -44,10 +46,8 @@ def opened(
     Anything but UTF-8 read strictly is decoded in memory first. UserError if the file is absent, empty or of another
     kind.
     """
-    if isinstance(source, list | tuple):
-        return _listed(source)
     if not isinstance(source, (str, Path)):
-        return _frame(source)
+        return held(source)
     folder = _near(folder)
     path = folder / source
     if not path.is_file():
@@ -248,41 +248,51 @@ def _parquet(path: Path) -> File:
     return File(str(path), _distinct(str(path), schema), batches)
 
 
-def _listed(rows: Sequence[Any]) -> File:
+def held(source: Source, name: str = "") -> File:
+    """The table of a list of dicts, an Arrow table or a frame. name: what it is for, for messages."""
+    listed = isinstance(source, list | tuple)
+    kind = "the list of dicts" if listed else f"the {type(source).__module__.split('.')[0]} {type(source).__name__}"
+    return (_listed if listed else _frame)(source, f"{name} ({kind})" if name else kind)
+
+
+def _listed(rows: Sequence[Any], name: str) -> File:
     """One dict a row; a key that a row has not is an empty cell."""
-    name = "the list of dicts"
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping) or not all(isinstance(key, str) for key in row):
-            raise UserError(f"row {number} of the list is {row!r:.60}; expected a dict {{column: value}}")
+            raise UserError(f"{name}: row {number} is {row!r:.60}; expected a dict {{column: value}}")
     columns = {}
     for column in dict.fromkeys(key for row in rows for key in row):
+        cells = [row.get(column) for row in rows]
         try:
-            columns[column] = pa.array([row.get(column) for row in rows], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise UserError(f"{name}, column {column}: {error}; write one kind of value in all rows") from error
+            columns[column] = pa.array(cells, from_pandas=True)
+        except UNFIT as error:
+            raise UserError(_bad_cell(name, {column: cells}) or f"{name}, column {column}: {error}") from error
     return _in_memory(name, pa.table(columns))
 
 
-def _frame(frame: Source) -> File:
-    name = f"the {type(frame).__module__.split('.')[0]} {type(frame).__name__}"
+def _frame(frame: Source, name: str) -> File:
     if isinstance(frame, pa.Table):
         return _in_memory(name, frame)
     if not hasattr(frame, "__arrow_c_stream__"):
         raise UserError(f"{name} is not a table; expected a file name, a frame, an Arrow table, or a list of dicts")
     try:
         return _in_memory(name, pa.table(frame))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-        raise UserError(f"{name} cannot be read: {_bad_cell(frame) or error}") from error
+    except UNFIT as error:
+        wrong = f"{name} cannot be read: {error}"
+        distinct = len(set(frame.columns)) == len(frame.columns)
+        raise UserError(_bad_cell(name, {c: frame[c] for c in frame.columns} if distinct else {}) or wrong) from error
 
 
-def _bad_cell(frame: Source) -> str:
-    """The first cell of a data frame that Arrow does not take, "" if it is not to be found."""
-    for name in frame.columns:
-        for row, value in enumerate(frame[name], 1):
+def _bad_cell(name: str, columns: Mapping[str, Iterable[Any]]) -> str:
+    """The first cell that Arrow does not take, alone or beside what stands above it, "" if it is not to be found."""
+    for column, cells in columns.items():
+        first = None
+        for row, value in enumerate(cells, 1):
             try:
-                pa.array([value], from_pandas=True)
-            except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-                return f"row {row}, column {name}: found {value!r} ({error})"
+                known = pa.array([first, value], from_pandas=True).is_valid()[1].as_py()
+            except UNFIT as error:
+                return f"{name}, row {row}, column {column}: found {value!r:.60} ({error}); write one kind of value in all rows"
+            first = value if first is None and known else first
     return ""
 
 
