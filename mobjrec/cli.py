@@ -89,9 +89,11 @@ def train(
         hosts.join(link, coordinator)
         if not link.first:
             follow.run(found, _cache(), link)
-            return
+            _leave(0)
     result = train_run(found, folder, _cache(), accepted=override_resume or (), link=link)
     _print(finished(folder, result, found))
+    if link is not None:
+        _leave(0)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Maps one device's step over the devices: `jax.shard_map` (default) or `jax.pmap`, bit for bit the same."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,19 @@ def make(devices: int | None = None, lists: int | None = None, how: str = "shard
         said = f"is {count}" if devices else f"is null, which takes all {count} {found[0].platform} devices"
         raise UserError(uneven(lists, count, said))
     # Not make_mesh: in what order it takes them is its own, and a process' devices have to stand side by side.
-    return Mesh(np.array(found[:count]), ("data",), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(found[:count]), ("data",), axis_types=(AxisType.Auto,))
+    if mesh.is_multi_process:
+        # The first collective connects the processes and waits 30 s for the last of them (any later one much longer): it
+        # must not be a step's, before which one may have to compile and another finds its program kept.
+        ones = place(np.ones(count, np.float32), mesh)
+        together = jax.shard_map(
+            partial(jax.lax.psum, axis_name="data"),
+            mesh=mesh,
+            in_specs=PartitionSpec("data"),
+            out_specs=PartitionSpec(),
+        )
+        jax.block_until_ready(jax.jit(together)(ones))
+    return mesh
 
 
 def _fit_processes(owners: list[int], devices: int | None, how: str) -> None:

@@ -87,9 +87,7 @@ def test_strangers_are_sent_away_and_another_count_is_told():
                     time.sleep(0.05)
             with stranger:
                 stranger.sendall(noise)
-        with pytest.raises(
-            PeerError, match="process 1 of 3 came to a run of 2; give every"
-        ):
+        with pytest.raises(PeerError, match="process 1 of 3 came to a run of 2; give every"):
             hosts.meet(f"127.0.0.1:{port}", 3, 1, 10)
         second = hosts.meet(f"127.0.0.1:{port}", 2, 1, 10)
         other = pool.submit(second.exchange, b"2")
@@ -252,7 +250,9 @@ def start_two(run, cache, *changes, numbers=(0, 1), patience=60):
 def ended(processes):
     """[(exit code, stderr)]; none is left."""
     try:
-        return [(process.returncode, said) for process in processes for _, said in [process.communicate(timeout=LIMIT)]]
+        with ThreadPoolExecutor(len(processes)) as pool:
+            said = list(pool.map(lambda process: process.communicate(timeout=LIMIT)[1], processes))
+        return [(process.returncode, one) for process, one in zip(processes, said, strict=True)]
     finally:
         for process in processes:
             process.kill()
