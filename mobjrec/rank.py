@@ -1,15 +1,15 @@
 """A trained run in use: rank, score and encode, for users and items that training has met or never seen."""
 
-import math
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import jax
 import numpy as np
 
-from mobjrec import checkpoint, evaluate, mesh
+from mobjrec import checkpoint, evaluate, mesh, notes
 from mobjrec.config import Config
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import item_sequences, reads_users, remembered, user_sequences
@@ -21,9 +21,8 @@ from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, item_matrix
 from mobjrec.parts import Parts, assemble
-from mobjrec.problems import nearest
 from mobjrec.resume import content, result, unchanged
-from mobjrec.told import formed, someone, told_items
+from mobjrec.told import checked_preference, formed, someone, told_items, told_texts
 from mobjrec.types import Table, Tree
 
 NEAREST = 3
@@ -78,8 +77,8 @@ class Trained(NamedTuple):
         Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective, and
         for words or an item where the model reads nothing of what a user did.
         """
-        if top < 1:
-            raise UserError(f"top is {top}; it must be at least 1")
+        if not isinstance(top, Integral) or top < 1:
+            raise UserError(f"top is {top!r}; it must be a whole number of at least 1")
         prefer = checked_preference(self.parts, prefer)
         who = self._user(user, text, item)
         ranked = self.items if items is None else self._told(items)
@@ -137,6 +136,7 @@ class Trained(NamedTuple):
         """Item vectors [n, D] of ids, or of items as `rank` takes them, which need no id here."""
         return np.asarray(self._told(items, named=False).matrix)
 
+    @notes.shown()
     def _told(self, items: Any, named: bool = True) -> Items:
         """The items that are meant: those of the corpus as they are, others through what is told."""
         known, table = self.items, None
@@ -184,10 +184,7 @@ class Trained(NamedTuple):
             return self._known_users(np.array([self._row("user", user)])), None
         if item is not None:
             return self._someone(np.array([self._row("item", item)]), None)
-        told = [text] if isinstance(text, str) else list(text)
-        if not told:
-            raise UserError("text is empty; tell what someone did, one text an event")
-        return self._someone(np.zeros(0, int), told)
+        return self._someone(np.zeros(0, int), told_texts(self.parts, text))
 
     def _liked(self, user: str | None, item: str | None) -> np.ndarray:
         """Items that a user is known to have liked, or the one that was named."""
@@ -333,16 +330,3 @@ def shown(parts: Parts, table: Table) -> np.ndarray:
     if parts.inputs["item"].text:
         return render(parts.inputs["item"].text, table, "model.item.text")
     return next(iter(table.text.values()), np.full(len(table.id), "", STRINGS))
-
-
-def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[str, float]:
-    """The preference by objective name, 0 for those not named. UserError for unknown names or numbers below 0."""
-    names = list(parts.objectives)
-    if prefer is None:
-        return dict.fromkeys(names, 1.0)
-    for name in prefer:
-        if name not in names:
-            raise UserError(f"prefer: there is no objective {name}{nearest(name, names, what='objectives')}")
-    if not all(0 <= value < math.inf for value in prefer.values()) or not any(prefer.values()):
-        raise UserError(f"prefer is {prefer}; give finite numbers from 0 up, not all 0, for {', '.join(names)}")
-    return {name: prefer.get(name, 0.0) for name in names}

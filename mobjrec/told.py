@@ -3,13 +3,17 @@
 Words take the form that training saw: the template's, with nothing where a column is not known.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from mobjrec import notes
 from mobjrec.data.batching import reads_users
 from mobjrec.data.files import opened
 from mobjrec.data.sides import SIDE, SideColumns, item_table
@@ -17,6 +21,7 @@ from mobjrec.data.texts import STRINGS, columns_of, divide, render
 from mobjrec.data.tokens import Ragged, ragged
 from mobjrec.errors import UserError
 from mobjrec.parts import Parts
+from mobjrec.problems import nearest
 from mobjrec.reading import bound
 from mobjrec.types import Table
 
@@ -103,3 +108,42 @@ def _alone(profile: str, told: Sequence[str]) -> str:
             "liked have no place in it; rank for a user's id"
         )
     return " ".join(told)
+
+
+@notes.shown()
+def told_texts(parts: Parts, text: Any) -> list[str]:
+    """What someone did, one text an event. UserError for what is no text or says nothing; a note where no word is known."""
+    told = [text] if isinstance(text, str) else list(text) if isinstance(text, Iterable) else [text]
+    if not told:
+        raise UserError("text is empty; tell what someone did, one text an event")
+    for number, one in enumerate(told, 1):
+        if not isinstance(one, str):
+            raise UserError(f"text {number} is {one!r:.60}; expected words")
+        if not one.strip():
+            raise UserError(f"text {number} is empty; tell what someone did, one text an event")
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"text {number} holds half a character (a lone surrogate): {one!r:.60}") from None
+    if parts.tokenizer is not None:
+        pieces = [token for one in parts.tokenizer.encode_batch(told) for token in one]
+        if set(pieces) <= {parts.tokenizer.unknown}:
+            warnings.warn(
+                "no word of the text is known to the tokeniser, so the model reads nothing in it", stacklevel=4
+            )
+    return told
+
+
+def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[str, float]:
+    """The preference by objective name, 0 for those not named. UserError for unknown names or numbers below 0."""
+    names = list(parts.objectives)
+    if prefer is None:
+        return dict.fromkeys(names, 1.0)
+    if not isinstance(prefer, Mapping) or not all(isinstance(value, Real) for value in prefer.values()):
+        raise UserError(f"prefer is {prefer!r:.80}; give {{objective: number}} for {', '.join(names)}")
+    for name in prefer:
+        if name not in names:
+            raise UserError(f"prefer: there is no objective {name}{nearest(name, names, what='objectives')}")
+    if not all(0 <= value < math.inf for value in prefer.values()) or not any(prefer.values()):
+        raise UserError(f"prefer is {prefer}; give finite numbers from 0 up, not all 0, for {', '.join(names)}")
+    return {name: prefer.get(name, 0.0) for name in names}

@@ -214,13 +214,30 @@ def test_vectors_are_what_the_scorer_reads(trained):
         ({"user": "u1", "prefer": {"click": -1}}, "from 0 up"),
         ({"user": "u1", "prefer": {"click": float("nan")}}, "from 0 up"),
         ({"user": "u1", "prefer": {"click": float("inf")}}, "finite numbers from 0 up"),
-        ({"user": "u1", "top": -1}, "top is -1; it must be at least 1"),
+        ({"user": "u1", "top": -1}, "top is -1; it must be a whole number of at least 1"),
+        ({"user": "u1", "top": 2.5}, "top is 2.5; it must be a whole number"),
+        ({"user": "u1", "top": None}, "top is None; it must be a whole number"),
+        ({"user": "u1", "prefer": {"click": "a"}}, "prefer is .*; give {objective: number} for click, recall"),
+        ({"user": "u1", "prefer": "click"}, "prefer is 'click'; give {objective: number}"),
+        ({"user": ["u1"]}, "no user"),
+        ({"text": ""}, "text 1 is empty"),
+        ({"text": ["orbit", " "]}, "text 2 is empty"),
+        ({"text": [None]}, "text 1 is None; expected words"),
+        ({"text": 1}, "text 1 is 1; expected words"),
+        ({"text": "\ud83d"}, "text 1 holds half a character"),
         ({"text": []}, "text is empty"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(trained, asked, says):
     with pytest.raises(UserError, match=says):
         trained.rank(**asked)
+
+
+def test_words_that_are_all_unknown_are_ranked_with_one_note(text_run, capsys):
+    assert text_run.rank(text="\u4e00 \u4e8c", top=2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("mobjrec: note: no word of the text is known to the tokeniser")
+    assert text_run.rank(text="orbit \u4e8c", top=2) and not capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
