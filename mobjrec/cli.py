@@ -291,4 +291,5 @@ def _preference(text: str | None) -> dict[str, float] | None:
 def _print(shown: Any) -> None:
     from rich.console import Console
 
-    Console().print(shown)
+    # What is not to be wrapped is not to be cut either.
+    Console().print(shown, crop=False)

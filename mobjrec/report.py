@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,11 @@ def finished(folder: Path, result: dict[str, Any], config: Config | None = None)
             and _number(row["after"])
             and len(set(told)) > 1
         ):
-            cells = [short(row.get("before")), short(row["after"]), short(row.get("error"))]
+            cells = [number(row.get("before"), 3), number(row["after"], 3), number(row.get("error"), 3)]
             if known:
                 # A mixture of orders is nobody's best: how far it came says nothing.
                 came = "–" if key.startswith("utility") else way(row)
-                cells += [short(row.get("best")), came, short(row.get("truth"))]
+                cells += [number(row.get("best"), 3), came, number(row.get("truth"), 3)]
             grid.add_row(Text(key), *cells)
     grid.caption = caption(result, known)
     timing, feed = result["timing"], result["feed"]
@@ -48,18 +50,37 @@ def finished(folder: Path, result: dict[str, Any], config: Config | None = None)
     lines = [
         f"{result['steps']} steps; step {result['chosen']} is kept; seconds: "
         + ", ".join(f"{name} {seconds:.1f}" for name, seconds in timing.items()),
-        f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes, "
+        f"padding {feed['padding']:.1%} of packed cells, compiled shapes: {feed['shapes']}, "
         f"{share:.1%} of the steps' time spent waiting for data",
         *result.get("told", ()),
         f"run folder: {folder}",
         "",
         "next:",
-        f"  mobjrec eval {folder} --split test",
-        f"  mobjrec rank {folder} --user ID --top 5",
-        *(f"  mobjrec rank {folder} {asked} --prefer {example_preference(table)}" for asked in someone(config)),
-        f"  tensorboard --logdir {folder}/events",
     ]
-    return Group(grid, Text("\n".join(lines)))
+    tried = [f"  {line}" for line in next_lines(folder, example_preference(table), config)]
+    # A line that is broken where the terminal ends could not be pasted.
+    return Group(grid, Text("\n".join(lines)), Text("\n".join(tried), no_wrap=True, overflow="ignore"))
+
+
+def next_lines(folder: Path, preference: str, config: Config | None = None) -> list[str]:
+    """What to try with a run, as it can be pasted where the run was trained."""
+    program, place = command("mobjrec") or f"{shlex.quote(sys.executable)} -m mobjrec", shlex.quote(str(folder))
+    board = command("tensorboard")
+    return [
+        f"{program} eval {place} --split test",
+        f"{program} rank {place} --user ID --top 5",
+        *(f"{program} rank {place} {asked} --prefer {preference}" for asked in someone(config)),
+        *([f"{board} --logdir {shlex.quote(str(folder / 'events'))}"] if board else []),
+    ]
+
+
+def command(name: str) -> str | None:
+    """How a program that is installed with this Python is called here: by name where that finds it, else by its path."""
+    beside, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if not beside.is_file() or (found is not None and os.path.samefile(found, beside)):
+        return name if found else None
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
 
 
 def caption(result: dict[str, Any], known: bool) -> str:
@@ -231,14 +252,9 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def short(value: Any) -> str:
-    """Three digits, or a dash where there is none."""
-    return f"{value:.3f}" if _number(value) else "–"
-
-
-def number(value: Any) -> str:
-    """Four digits, or a dash where there is none."""
-    return f"{value:.4f}" if _number(value) else "–"
+def number(value: Any, digits: int = 4) -> str:
+    """With so many digits after the point, or a dash where there is none."""
+    return f"{value:.{digits}f}" if _number(value) else "–"
 
 
 def _number(value: Any) -> bool:

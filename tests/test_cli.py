@@ -174,6 +174,33 @@ def test_what_to_try_next_is_what_the_model_takes(user, item, asked):
     assert len(lines) == bool(asked) and all(f"mobjrec rank run {asked}" in line for line in lines)
 
 
+@pytest.mark.parametrize("there", [("mobjrec", "tensorboard"), ("mobjrec",), ()])
+@pytest.mark.parametrize("active", [True, False])
+def test_what_to_try_next_is_called_as_it_can_be_here(there, active, tmp_path, monkeypatch):
+    place = tmp_path / ".venv" / "bin"
+    place.mkdir(parents=True)
+    for name in ("python", *there):
+        (place / name).write_text("#!/bin/sh\n")
+        (place / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(place / "python"))
+    monkeypatch.setenv("PATH", str(place if active else tmp_path))
+    lines = report.next_lines(Path("runs/a b"), "click=0.7")
+    program = "mobjrec" if active and there else ".venv/bin/mobjrec" if there else f"{place / 'python'} -m mobjrec"
+    assert lines[0] == f"{program} eval 'runs/a b' --split test"
+    assert all(line.startswith(f"{program} rank 'runs/a b' ") for line in lines[1:3])
+    board = f"{'' if active else '.venv/bin/'}tensorboard --logdir 'runs/a b/events'"
+    assert lines[3:] == ([board] if "tensorboard" in there else [])
+
+
+def test_what_to_try_next_is_not_broken_where_the_terminal_ends(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(report, "next_lines", lambda *_: ["x" * 90])
+    result = {"table": {}, "timing": {"train": 1.0, "wait": 0.0}, "feed": {"padding": 0.0, "shapes": 1}}
+    cli._print(report.finished(Path("run"), result | {"steps": 1, "chosen": 1}))
+    assert "x" * 90 in capsys.readouterr().out
+
+
 def test_rank_of_ones_own_items(call, trained, tmp_path):
     (tmp_path / "new.csv").write_text("item,title,description\na,galaxy,orbit\nb,oven,sauce\n")
     code, out, _ = call("rank", trained, "--user", "u3", "--items", tmp_path / "new.csv", "--json")
