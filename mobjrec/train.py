@@ -63,8 +63,8 @@ def run(
         link.same("another config", resume.told(config))
         mesh.keep_compilations(cache / "compiled")
         machine = config.parallel.devices, config.batch.lists, config.parallel.map
-        # Before the data are read: what the machine refuses is told at once.
-        devices = None if done is not None else mesh.make(*machine)
+        # Before the data are read: what the machine refuses is told at once. The others wait in it for this one.
+        devices = None if done is not None and link.count == 1 else mesh.make(*machine)
         parts = assemble(config, cache)
         content = resume.content(parts)
         if done is not None:
@@ -238,7 +238,8 @@ def written(log: record.Record, view: progress.Shown, parts: Parts, number: int,
         values["gram"] = logs["gram"]
         norms = np.sqrt(np.maximum(np.diagonal(logs["gram"]), 0.0))
         values |= {f"gradient_norm/{name}": norm for name, norm in zip(names, norms.tolist(), strict=True)}
-    values |= {"gradient_norm": logs["gradient_norm"], "finite": bool(logs["finite"]), **numbers}
+    values |= {name: logs[name] for name in ("gradient_norm", "learning_rate") if name in logs}
+    values |= {"finite": bool(logs["finite"]), **numbers}
     if numbers["cells"]:
         values["padding"] = 1 - numbers["tokens"] / numbers["cells"]
     log.write(number, "train", {**values, "lists_per_second": len(rows) / max(numbers["seconds"], 1e-9)})
