@@ -38,7 +38,9 @@ def override(
         elif name in seen:
             fault = f"{name} is overridden twice; keep one"
         elif document.problems:
-            fault = document.problems[0].text
+            # A template, most likely.
+            quoted = f"; text that begins with a brace is quoted: {name.strip()}='\"...\"'" if right[:1] == "{" else ""
+            fault = document.problems[0].text + quoted
         elif document.value is None and right.strip() not in ("null", "~"):
             fault = 'there is no value; write null, or "" for an empty text'
         else:

@@ -298,6 +298,7 @@ def test_overrides_are_yaml_and_make_keys_on_the_way(loaded):
         ("batch.lists={a: 1, a: 2}", "given twice"),
         ("bach.lists=3", "did you mean `batch`?"),
         ("batch.list=3", "did you mean `lists`?"),
+        ("model.item.text={titel}. {x}", """; text that begins with a brace is quoted: model.item.text='"..."'"""),
         ("model.scorer.bias=true", 'model.scorer is text "dot", so nothing stands below it; override model.scorer as'),
         ("model.item.ids.0=x", "model.item.ids is a list of 2"),
         ("seed=!!int 3", "the tag !!int"),

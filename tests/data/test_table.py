@@ -247,8 +247,10 @@ def test_a_byte_that_is_not_utf8_is_named_with_line_and_offset_and_read_in_its_e
     assert table(tmp_path, encoding="latin-1").users.id.tolist() == ["zoë", "zoé"]
     with pytest.warns(UserWarning, match="2 characters were not utf-8"):
         assert table(tmp_path, encoding_errors="replace").users.id.tolist() == ["zo\ufffd"]
-    with pytest.raises(UserError, match="encoding is 'klingon'"):
-        table(tmp_path, encoding="klingon")
+    write(tmp_path, "items.csv", ITEMS)
+    with pytest.raises(UserError, match="encoding is 'klingon'") as caught:
+        table(tmp_path, items="items.csv", encoding="klingon")
+    assert str(caught.value).count("klingon") == 1
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

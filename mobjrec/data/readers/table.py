@@ -89,7 +89,8 @@ def table(
         file = opened(events, path, encoding, encoding_errors)
         read = parse.columns(file, *_event_wishes(file, columns, kinds, reading))
     except UserError as error:
-        raise UserError("\n".join([str(error), *failures])) from error
+        # An encoding that there is none is told once, not for every table.
+        raise UserError("\n".join(dict.fromkeys([str(error), *failures]))) from error
     if failures:
         raise UserError("\n".join(failures))
     user, user_table = _rows(read["user"], user_side, file.name, columns.user, failures)
