@@ -1,6 +1,5 @@
 """The command line: thin words around what Python can call too."""
 
-import difflib
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mobjrec import __version__, notes
-from mobjrec.errors import MISTAKES, NumericError, UserError
+from mobjrec.errors import MISTAKES, NumericError, UserError, meant
 
 app = typer.Typer(
     name="mobjrec",
@@ -114,9 +113,7 @@ def eval_(
 ) -> None:
     """Measure a trained run on a split; also writes eval-SPLIT.json into the run folder."""
     if split not in SPLITS:
-        near = difflib.get_close_matches(split, SPLITS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{hint}")
+        raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{meant(split, SPLITS)}")
     from mobjrec.rank import load
     from mobjrec.report import measured, write_evaluation
 

@@ -4,6 +4,20 @@ The message names what, where, what was found and expected, and what to do. None
 all of them.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """The name that a misspelt one was meant for, "" where none is near."""
+    return next(iter(difflib.get_close_matches(name[:100], list(names), n=1)), "")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """A hint to hang on a message: "; did you mean NAME?", or ""."""
+    near = closest(name, names)
+    return f"; did you mean {near}?" if near else ""
+
 
 class UserError(Exception):
     """Bad input or config. Exit code 2."""

@@ -1,13 +1,12 @@
 """What is wrong with a config, in words: all of it in one error, each with place, key and the nearest right key."""
 
-import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
-from mobjrec.errors import UserError
+from mobjrec.errors import UserError, closest
 
 KeyPath = tuple[str | int, ...]
 
@@ -74,9 +73,9 @@ def found(value: Any) -> str:
 def nearest(name: str | int, names: Iterable[str], *, what: str = "keys") -> str:
     """A hint to hang on a message: the closest of `names`, or all of them; "" where there are none."""
     names = list(names)
-    close = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.6)
+    close = closest(str(name), names)
     if close:
-        return f"; did you mean `{close[0]}`?"
+        return f"; did you mean `{close}`?"
     return f"; {what} are {', '.join(names)}" if names else ""
 
 
@@ -96,8 +95,7 @@ def _meant(other: Any, one: Any, root: type) -> bool:
     """Whether `other` is a misspelt key for one of those of which `one` found none."""
     if one["type"] != "one_of" or other["type"] != "extra_forbidden" or one["loc"][:-1] != other["loc"][:-1]:
         return False
-    near = difflib.get_close_matches(str(other["loc"][-1])[:100], _at(other["loc"][:-1], root).model_fields, n=1)
-    return bool(near) and near[0] in one["ctx"]["none_of"]
+    return closest(str(other["loc"][-1]), _at(other["loc"][:-1], root).model_fields) in one["ctx"]["none_of"]
 
 
 def _misfit(error: Any, root: type) -> Problem:

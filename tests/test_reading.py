@@ -105,7 +105,7 @@ def test_all_that_does_not_fit_is_in_one_report():
         "labels.long: no label, feedback, event number or item number is called 'dwel'",
         "objectives.saved: label saved is not there; labels are click, dwell, long, later",
         "model.user.text: no column town; there are city",
-        "model.user.text: no column titel; there are title, price; did you mean {title}?",
+        "model.user.text: no column titel; there are title, price; did you mean title?",
         "model.user.ids: no column gender",
         "model.user.numbers: no column age",
         "model.item.text: no column plot",

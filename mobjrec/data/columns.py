@@ -1,10 +1,8 @@
 """Tables -> the id and number columns that a model reads, with row 0 kept for what training has not seen."""
 
-import difflib
-
 import numpy as np
 
-from mobjrec.errors import UserError
+from mobjrec.errors import UserError, meant
 from mobjrec.types import Category, Column, Input, SideSpec, Table
 
 
@@ -23,7 +21,8 @@ def side(table: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.n
             values, size = _slots(_column(table.categories, name, f"model.{own}.ids"), train)
             ids.append(values)
             columns.append(Column(name, size, values.shape[1]))
-    numbers = [standardised(_column(table.numbers, name, f"model.{own}.numbers"), train) for name in wanted.numbers]
+    given = [_column(table.numbers, name, f"model.{own}.numbers") for name in wanted.numbers]
+    numbers = [_scaled(values, values, train) for values in given]
     count = len(train)
     return (
         np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
@@ -63,12 +62,8 @@ def outside(table: Table, known: Table, wanted: Input, own: str, train: np.ndarr
     )
 
 
-def standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """values [N] minus their mean over their deviation in `train`; 0 where missing. float32."""
-    return _scaled(values, values, train)
-
-
 def _scaled(values: np.ndarray, known: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """values [N] minus the mean over the deviation of those known in training; 0 where missing. float32."""
     known = known[train & np.isfinite(known)].astype(np.float64)
     mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
     scaled = (values - mean) / (deviation if deviation > 0 else 1.0)
@@ -89,7 +84,6 @@ def _slots(category: Category, train: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _column(columns: dict, name: str, where: str):
     if name not in columns:
-        near = difflib.get_close_matches(name, columns, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{where}: no column {name}; this corpus has {', '.join(columns) or 'none of that kind'}{hint}")
+        there = ", ".join(columns) or "none of that kind"
+        raise UserError(f"{where}: no column {name}; this corpus has {there}{meant(name, columns)}")
     return columns[name]

@@ -1,6 +1,5 @@
 """A table of items or users: which column is what, and the rows read by that."""
 
-import difflib
 import json
 import re
 import warnings
@@ -14,7 +13,7 @@ from mobjrec.data import parse
 from mobjrec.data.corpus import listed, repeats, report
 from mobjrec.data.files import File
 from mobjrec.data.parse import Wish
-from mobjrec.errors import UserError
+from mobjrec.errors import UserError, closest
 from mobjrec.types import Table
 
 # What pandas calls an index without a name, in Parquet, in CSV, and in CSV that it has read and written again.
@@ -70,8 +69,8 @@ def item_table(
         missing = wanted
     if missing:
         said = f"the id {id_column}" + (f", and {', '.join(wanted)}" if wanted else "")
-        near = difflib.get_close_matches(missing[0], there, 1)
-        hint = f"; is {missing[0]} called {near[0]} there?" if near else ""
+        near = closest(missing[0], there)
+        hint = f"; is {missing[0]} called {near} there?" if near else ""
         raise UserError(
             f"{file.name} has no column {', '.join(missing)}; it has {', '.join(there) or 'none'}. Read are {said}, as the "
             f"run's config names them{hint}"

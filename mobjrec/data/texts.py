@@ -1,12 +1,11 @@
 """Templates over a table's columns -> one text per row."""
 
-import difflib
 from itertools import pairwise
 from string import Formatter
 
 import numpy as np
 
-from mobjrec.errors import UserError
+from mobjrec.errors import UserError, meant
 from mobjrec.types import Category, Table
 
 STRINGS = np.dtypes.StringDType()
@@ -65,9 +64,7 @@ def _column(name: str, table: Table, where: str) -> np.ndarray:
         numbers = table.numbers[name]
         return np.array([f"{n:.6g}" if np.isfinite(n) else "" for n in numbers.tolist()], STRINGS)
     known = [*table.text, *table.categories, *table.numbers]
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {{{near[0]}}}?" if near else ""
-    raise UserError(f"{where}: no column {name}; there are {', '.join(known) or 'none'}{hint}")
+    raise UserError(f"{where}: no column {name}; there are {', '.join(known) or 'none'}{meant(name, known)}")
 
 
 def _joined(category: Category) -> np.ndarray:

@@ -4,10 +4,10 @@ Relevant is what has a label above 0; ties are ranked in order of appearance. `p
 lists.
 """
 
-import difflib
 import functools
 from typing import Literal
 
+from mobjrec.errors import meant
 from mobjrec.metrics.ranking import auc, average_precision, hit, mean_label, mrr, ndcg, precision, recall
 from mobjrec.types import Metric
 
@@ -33,10 +33,7 @@ def named(key: str, gain: Literal["exponential", "linear"] = "exponential") -> M
     """
     name, at, k = key.partition("@")
     if name not in BY_NAME:
-        near = difflib.get_close_matches(name, BY_NAME, 1)
-        raise ValueError(
-            f"no metric {name}; there are {', '.join(BY_NAME)}" + (f"; did you mean {near[0]}?" if near else "")
-        )
+        raise ValueError(f"no metric {name}; there are {', '.join(BY_NAME)}{meant(name, BY_NAME)}")
     function = functools.partial(ndcg, gain=gain) if name == "ndcg" and gain != "exponential" else BY_NAME[name]
     if not at:
         return function

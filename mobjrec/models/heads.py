@@ -1,10 +1,9 @@
 """The last layer of the scorers that have hidden ones, a linear map per head; and which heads have a bias."""
 
-import difflib
-
 import jax.numpy as jnp
 from flax import nnx
 
+from mobjrec.errors import meant
 from mobjrec.types import Array
 
 
@@ -18,9 +17,8 @@ def biased(bias: bool | tuple[str, ...], heads: dict[str, int]) -> frozenset[str
     names = tuple(heads) if bias is True else bias or ()
     for name in names:
         if name not in heads:
-            near = difflib.get_close_matches(name, heads, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"scorer.bias names {name!r}, which is no head; heads are {', '.join(heads)}{hint}")
+            said = f"scorer.bias names {name!r}, which is no head; heads are {', '.join(heads)}"
+            raise ValueError(said + meant(name, heads))
     return frozenset(names)
 
 

@@ -1,12 +1,12 @@
 """Encoders, towers and a scorer put together: the model that ranks."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import nnx
 
+from mobjrec.errors import meant
 from mobjrec.models.dropout import check_rate
 from mobjrec.models.functional import Make, blank, init, parts_of, rebound
 from mobjrec.models.tower import ItemTower, UserTower, check_layers
@@ -201,9 +201,10 @@ def _side_faults(name: str, given: Input, side: SideSpec) -> list[str]:
         faults += [f"{name}.{kind} names {column!r} twice" for column in sorted(set(names)) if names.count(column) > 1]
         for column in names:
             if column not in known:
-                near = difflib.get_close_matches(column, known, n=1, cutoff=0.0)
-                meant = f"; the nearest is {near[0]!r}" if near else "; there are none"
-                faults.append(f"{name}.{kind} names {column!r}, which the dataset has not{meant}")
+                there = ", ".join(known) or "none"
+                faults.append(
+                    f"{name}.{kind} names {column!r}, which the dataset has not; there are {there}{meant(column, known)}"
+                )
     return faults
 
 
