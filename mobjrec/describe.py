@@ -37,7 +37,7 @@ def described(config: Config, cache: Path) -> Group:
     corpus, dataset, leaks = data_of(config, objectives_of(config))
     warn_of_lists_of_one(config, dataset)
     inputs, missing = inputs_of(config), _missing(config)
-    shown = [tree(show(corpus, dataset, examples=0))]
+    shown = [tree(show(corpus, dataset))]
     if missing:
         shown.append(Text(f"no token lengths: {missing}"))
     else:
@@ -59,7 +59,7 @@ def named(name: str, changes: Sequence[str]) -> Group | None:
         raise report(problems, {})
     if not _is_reader(name):
         return None
-    return Group(tree(show(bind("data", data["data"], where="data").call(), examples=0)))
+    return Group(tree(show(bind("data", data["data"], where="data").call())))
 
 
 def _is_reader(name: str) -> bool:
@@ -83,11 +83,10 @@ def _missing(config: Config) -> str:
 
 
 def tree(found: Mapping[str, Any]) -> Branches:
-    """What data/show.py finds, its examples left out."""
+    """What data/show.py finds."""
     root = Branches("data")
     for name, section in found.items():
-        if name != "examples":
-            grown(root.add(name), section)
+        grown(root.add(name), section)
     return root
 
 

@@ -1,4 +1,4 @@
-"""What is in a corpus, as plain data for people: counts, spans, rates, lengths of text, a few examples."""
+"""What is in a corpus, as plain data for people: counts, spans, rates, lengths of text."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,21 +7,18 @@ import numpy as np
 
 from mobjrec.types import Category, Corpus, Dataset, Events, Lists, Table
 
-CUT = 120
 
-
-def show(corpus: Corpus, dataset: Dataset | None = None, examples: int = 3) -> dict[str, Any]:
+def show(corpus: Corpus, dataset: Dataset | None = None) -> dict[str, Any]:
     """{section: ...} of numbers and text only, so it can be printed or written as JSON.
 
     users, items: rows, and for each column its lengths, values or range   events: rows, span, lists, and for each
-    feedback the share observed and its mean   dataset: lists and label rates of each split   examples: whole events,
-    spread over the corpus. A statistic of nothing is None.
+    feedback the share observed and its mean   dataset: lists and label rates of each split
+    A statistic of nothing is None.
     """
     found = {"users": _table(corpus.users), "items": _table(corpus.items), "events": _events(corpus)}
     if dataset is not None:
         found["dataset"] = {name: _lists(getattr(dataset, name)) for name in ("train", "valid", "test")}
-    rows = np.linspace(0, max(len(corpus.events.user) - 1, 0), min(examples, len(corpus.events.user))).astype(int)
-    return found | {"examples": [_example(corpus, int(row)) for row in rows]}
+    return found
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -95,27 +92,6 @@ def _lists(lists: Lists) -> dict[str, Any]:
         "history": _mean(np.diff(lists.history, axis=1)),
         "labels": {name: _feedback(column, "") for name, column in lists.labels.items()},
     }
-
-
-def _example(corpus: Corpus, row: int) -> dict[str, Any]:
-    events = corpus.events
-    user, item = int(events.user[row]), int(events.item[row])
-    return {
-        "user": str(corpus.users.id[user]),
-        "item": str(corpus.items.id[item]),
-        "time": _date(events.time[row]),
-        "feedback": {name: _value(column[row]) for name, column in events.feedback.items()},
-        "user text": {name: _cut(column[user]) for name, column in corpus.users.text.items()},
-        "item text": {name: _cut(column[item]) for name, column in corpus.items.text.items()},
-    }
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CUT else f"{text[:CUT]} ..."
-
-
-def _value(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)
 
 
 def _mean(values: np.ndarray) -> float | None:

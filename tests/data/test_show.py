@@ -36,19 +36,9 @@ def test_counts_spans_and_rates_are_those_of_the_corpus():
     assert click["observed"] == np.float64(2 / 3)
 
 
-def test_it_is_plain_data_with_examples_cut_short():
-    found = show(corpus(), examples=2)
-    json.dumps(found, allow_nan=False)
-    first, last = found["examples"]
-    assert first["item text"]["title"] == "x" * 120 + " ..."
-    assert first["feedback"] == {"click": 1.0}
-    assert (last["user"], last["item"], last["feedback"]) == ("v", "c", {"click": None})
-
-
 def test_a_corpus_without_events_has_no_statistics_of_nothing():
     nothing = events_from([], [], [], {"click": []})
     found = show(corpus()._replace(events=nothing))
     json.dumps(found, allow_nan=False)
     assert found["events"]["first"] is None
     assert found["events"]["feedback"]["click"]["mean"] is None
-    assert found["examples"] == []
