@@ -22,7 +22,7 @@ from mobjrec.link import Link
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "tests" / "tiny.yaml"
-LIMIT = 400  # seconds that a test waits for a process at most
+LIMIT = 300  # seconds that a test waits for a process at most
 
 
 def free_port() -> int:
