@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mobjrec import __version__, notes
-from mobjrec.errors import MISTAKES, NumericError, UserError, meant
+from mobjrec.errors import MISTAKES, NumericError, Stopped, UserError, meant
 
 app = typer.Typer(
     name="mobjrec",
@@ -221,7 +221,7 @@ def main() -> None:
     try:
         with notes.shown():
             app(args=arguments, prog_name="mobjrec", standalone_mode=True)
-    except MISTAKES as error:
+    except (*MISTAKES, Stopped) as error:
         if debug:
             raise
         print(f"mobjrec: {error}", file=sys.stderr)
@@ -232,10 +232,6 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        code = getattr(error, "code", None)
-        if type(error).__name__ == "Stopped" and isinstance(code, int):
-            print(f"mobjrec: {error}", file=sys.stderr)
-            _leave(code)
         from mobjrec.exhausted import ran_out
 
         if ran_out(error):

@@ -5,6 +5,7 @@ all of them.
 """
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -41,6 +42,14 @@ class PeerError(Exception):
     """A process or machine that does not answer. Exit code 5."""
 
     code = 5
+
+
+class Stopped(Exception):
+    """No mistake: a signal asked the run to save and stop; `code` is the exit code that says so."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+        self.code = 128 + number
 
 
 MISTAKES = (UserError, RunFolderError, NumericError, PeerError)

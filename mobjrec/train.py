@@ -16,7 +16,7 @@ from mobjrec.config import Config, Every, Pace, dump, plain
 from mobjrec.data.loading import Loaded, batches
 from mobjrec.data.sizes import Size
 from mobjrec.defaults import compared_at, settled
-from mobjrec.errors import NumericError
+from mobjrec.errors import NumericError, Stopped
 from mobjrec.frozen import with_store
 from mobjrec.link import Link
 from mobjrec.optimizers import averaged
@@ -27,14 +27,6 @@ from mobjrec.saving import Saver
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
 from mobjrec.types import Batch, Tree
-
-
-class Stopped(Exception):
-    """A signal asked the run to save and stop; `code` is the exit code that says so."""
-
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
-        self.code = 128 + number
 
 
 def run(

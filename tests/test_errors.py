@@ -8,7 +8,7 @@ CODES = {UserError: 2, RunFolderError: 3, NumericError: 4, PeerError: 5}
 
 def test_every_mistake_has_its_own_exit_code():
     assert {kind: kind.code for kind in MISTAKES} == CODES
-    assert set(MISTAKES) == {
+    assert {*MISTAKES, errors.Stopped} == {
         one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)
     }
 
