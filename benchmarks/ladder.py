@@ -27,6 +27,7 @@ from mobjrec.frozen import with_store
 from mobjrec.inference import item_texts
 from mobjrec.parts import Parts, assemble
 from mobjrec.shipped import config as shipped
+from mobjrec.types import Lists
 
 RESULTS = Path(__file__).parent / "results" / "ladder.jsonl"
 # The text-alone rungs that train layers, and the same work on stored vectors beside them: short texts, large batches, since
@@ -112,24 +113,26 @@ def baselines(parts: Parts, label: str) -> dict[str, Callable]:
     return found
 
 
-def offsets(parts: Parts, label: str, pull: float = 10.0) -> float:
-    """RMSE on the test lists of mean + film's offset + user's offset, each drawn to 0 as by `pull` ratings of the mean."""
-    train, test = parts.dataset.train, parts.dataset.test
+def offsets(parts: Parts, label: str) -> float:
+    """RMSE on the test lists of mean + film's offset + user's offset, each shrunk as the validation lists like it best."""
 
-    def known(lists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        user = np.repeat(lists.user, np.diff(lists.start))
-        real = np.isfinite(lists.labels[label])
-        return user[real], lists.item[real], lists.labels[label][real]
+    def known(lists: Lists) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        user, value = np.repeat(lists.user, np.diff(lists.start)), lists.labels[label]
+        real = np.isfinite(value)
+        return user[real], lists.item[real], value[real]
 
-    def offset(who: np.ndarray, left: np.ndarray, count: int) -> np.ndarray:
-        return np.bincount(who, left, count) / (np.bincount(who, minlength=count) + pull)
+    def errors(shrink: float) -> list[float]:
+        user, item, value = known(parts.dataset.train)
+        mean, film, person = value.mean(), np.zeros(len(parts.dataset.items.id)), np.zeros(len(parts.dataset.users.id))
+        for _ in range(20):  # each in turn, the other held
+            left = value - mean - person[user]
+            film = np.bincount(item, left, len(film)) / (np.bincount(item, minlength=len(film)) + shrink)
+            left = value - mean - film[item]
+            person = np.bincount(user, left, len(person)) / (np.bincount(user, minlength=len(person)) + shrink)
+        found = (known(lists) for lists in (parts.dataset.valid, parts.dataset.test))
+        return [float(np.sqrt(np.mean((v - mean - film[i] - person[u]) ** 2))) for u, i, v in found]
 
-    user, item, value = known(train)
-    mean = value.mean()
-    film = offset(item, value - mean, len(parts.dataset.items.id))
-    person = offset(user, value - mean - film[item], len(parts.dataset.users.id))
-    user, item, value = known(test)
-    return float(np.sqrt(np.mean((value - mean - film[item] - person[user]) ** 2)))
+    return min(errors(shrink) for shrink in (1.0, 2.0, 5.0, 10.0, 20.0))[1]
 
 
 def measured_baseline(parts: Parts, score: Callable, names: tuple[str, ...]) -> evaluate.Evaluation:

@@ -215,7 +215,9 @@ def _assembled(
                 f"groups: layer_decay of {pattern} is {group.layer_decay}; it must be above 0 and at most 1"
             )
     parts = [optax.clip_by_global_norm(clip)] if clip is not None else []
-    parts += [*rule, _decayed(weight_decay, groups, undecayed), optax.scale_by_learning_rate(rate)]
+    # Injected, so that the rate in force stands in the state, from where a step logs it.
+    scaled = optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=rate)
+    parts += [*rule, _decayed(weight_decay, groups, undecayed), scaled]
     parts += [_scaled_by_group(groups)] if groups else []
     whole = optax.chain(*parts)
     if any(group.frozen for group in groups.values()):

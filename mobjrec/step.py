@@ -84,7 +84,8 @@ def make_step(
     """The step (state, this device's batch) -> (state, logs), to be mapped over the axis `data`.
 
     logs: losses [K] (mean over the lists an objective speaks of), present [K], weights [K] as applied, gram [K, K] if
-    the weighting reads it, gradient_norm, finite. Where a loss or gradient is not finite, only the step number changes.
+    the weighting reads it, gradient_norm, finite, learning_rate where the optimizer's state holds it. Where a loss or
+    gradient is not finite, only the step number changes.
     """
 
     def vary(tree: Tree) -> Tree:
@@ -125,10 +126,12 @@ def make_step(
 
         norm = optax.tree.norm(grads)
         finite = jnp.all(jnp.isfinite(losses)) & jnp.isfinite(norm)
+        rates = [leaf for _, leaf in optax.tree.get_all_with_path(opt_state, "learning_rate") if hasattr(leaf, "dtype")]
         kept = TrainState(state.step, params, opt_state, weighting_state, memory)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), kept, state)
         logs = {"losses": losses, "present": present, "weights": weights, "gradient_norm": norm, "finite": finite}
-        return kept._replace(step=state.step + 1), logs if gram is None else {**logs, "gram": gram}
+        logs |= {} if gram is None else {"gram": gram}
+        return kept._replace(step=state.step + 1), logs | dict(zip(["learning_rate"], rates, strict=False))
 
     return step
 

@@ -62,8 +62,8 @@ def test_a_frozen_leaf_is_none_and_has_no_state():
     params, state = run(adamw(10, average=0.9))
     assert params["encoder"]["frozen"] is None
     trained = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
-    # two moments and the average, a count each for Adam, the schedule and the average
-    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 3 * trained + 3
+    # two moments and the average; a count each for Adam, the average, the rate and what injects it; the rate
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 3 * trained + 5
 
 
 def test_clipping_is_by_the_norm_of_all_gradients():
