@@ -121,6 +121,27 @@ def test_shards_of_every_objective_reach_the_record(whole):
     # MGDA's answer on the recorded Gram matrix: no objective gets worse to first order.
     weights = np.array([first[f"weight/{name}"] for name in ("click", "recall", "satisfaction")])
     assert (gram @ weights >= weights @ gram @ weights - 1e-6 * np.diagonal(gram).max()).all()
+    assert first["gradient_norm/recall"] == pytest.approx(np.sqrt(gram[1, 1]), rel=1e-5)
+    assert first["learning_rate"] == pytest.approx(3e-3)
+    assert first["padding"] == pytest.approx(1 - first["tokens"] / first["cells"])
+
+
+def test_tensorboard_gets_settings_and_a_few_ranked_lists(whole):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(whole / "events")).Reload()
+    assert b"optimizer.learning_rate" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    texts = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"] if tag.startswith("ranked/")}
+    assert {tag.split("/")[1]: [one.step for one in found] for tag, found in texts.items()} == {
+        "test": [0, 12],
+        "valid": [6, 12],
+    }
+    lines = texts["ranked/test/text_summary"][1].tensor_proto.string_val[0].decode().splitlines()
+    assert lines[0].startswith("user u")
+    assert lines[2].startswith(
+        "| item | text | click | recall | satisfaction | utility | label click | label satisfaction"
+    )
+    utilities = [float(line.split("|")[6]) for line in lines[4:9]]
+    assert utilities == sorted(utilities, reverse=True) and len(set(utilities)) > 1
 
 
 def test_dump_of_complete_is_complete(whole):
