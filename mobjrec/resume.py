@@ -49,12 +49,12 @@ def check(
         if not any(below(key, name) for key in before.keys() | now.keys()):
             raise UserError(f"--override-resume {name}: there is no such key{nearest(name, sorted(now))}")
     free = lambda key: any(below(key, name) for name in accepted)
-    harmful = [key for key in differing if not key.startswith(HARMLESS)]
+    harmful = [key for key in differing if not any(below(key, name) for name in HARMLESS)]
     # A schedule that reads the total would take another course with another number of steps.
     if any(key in ("epochs", "steps") for key in differing) and now.get("optimizer.schedule", "constant") != "constant":
         harmful += [key for key in ("epochs", "steps") if key in differing]
     overridden = {key: (before.get(key), now.get(key)) for key in harmful if free(key)}
-    lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in harmful if not free(key)]
+    lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in telling(harmful) if not free(key)]
     lines += [
         f"  order of {key}: {', '.join(names)} there, {', '.join(orders(new)[key])} now"
         for key, names in orders(old).items()
@@ -67,6 +67,12 @@ def check(
             + "\nuse another folder (--run) or that config; --override-resume KEY goes on with a key that differs"
         )
     return overridden
+
+
+def telling(keys: Sequence[str]) -> list[str]:
+    """The keys without the settings of a block whose `use` is among them: another function has other settings."""
+    blocks = [key.removesuffix(".use") for key in keys if key.endswith(".use")]
+    return [key for key in keys if not any(below(key, block) and key != f"{block}.use" for block in blocks)]
 
 
 def below(key: str, name: str) -> bool:

@@ -68,6 +68,14 @@ def test_an_accepted_key_may_differ_and_no_other():
     assert resume.check(dump(TINY), TINY, Path("runs/tiny"), ["batch.lists"]) == {}
 
 
+def test_another_function_is_told_by_its_name_not_by_all_its_settings():
+    now = load(Path(__file__).parent / "tiny.yaml", ["optimizer={use: sgd, momentum: 0.5}", "seed=1"])
+    with pytest.raises(RunFolderError) as error:
+        resume.check(dump(TINY), now, Path("runs/tiny"))
+    told = [line.strip() for line in str(error.value).splitlines()[1:-1]]
+    assert told == ["optimizer.use: 'adamw' there, 'sgd' now", "seed: 0 there, 1 now"]
+
+
 def test_an_accepted_order_goes_on():
     other = reordered(TINY, "objectives")
     assert resume.check(dump(TINY), other, Path("runs/tiny"), ["objectives"]) == {}
