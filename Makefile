@@ -7,7 +7,7 @@ VENV ?= .venv
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3 python3.14)
 PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 
-.PHONY: quickstart test test-slow bench wheel clean
+.PHONY: quickstart test test-slow versions bench wheel clean
 
 quickstart: $(VENV)/ready ## train, evaluate and compare on generated data
 	@$(VENV)/bin/mobjrec train configs/quickstart.yaml
@@ -18,6 +18,9 @@ test: $(VENV)/ready-dev ## the fast tests
 
 test-slow: $(VENV)/ready-dev ## the long ones
 	@$(VENV)/bin/python -m pytest -m slow
+
+versions: ## the fast tests on the oldest and newest versions that are allowed
+	@.ci/versions
 
 bench: $(VENV)/ready ## print the tables of what was measured on real data
 	@$(VENV)/bin/python benchmarks/ladder.py ranklens --render && $(VENV)/bin/python benchmarks/ladder.py ml-100k --render
