@@ -4,9 +4,12 @@ Python's zipfile quietly strips `..` and writes inside the folder; a member that
 is not what it claims to be, so nothing of it is used.
 """
 
+import lzma
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -18,6 +21,11 @@ RATIO = 100
 TOTAL = 4 << 30
 # A member below this size may be as dense as it likes: a short file of zeros is no bomb.
 SMALL = 1 << 20
+# What zipfile and tarfile let through of a damaged archive; a seek before its beginning is an OSError.
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, OverflowError, RuntimeError),  # NotImplementedError is one of the last
+)
 
 
 def unpack(archive: Path, folder: Path, placed: Callable[[str], str], total: int = TOTAL) -> list[Path]:
@@ -44,7 +52,7 @@ def _zip(archive: Path, folder: Path, placed: Callable[[str], str], total: int) 
             for member, path in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(opened.read(member))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except BROKEN as error:
         raise UserError(f"{archive} is damaged: {error}; fetch it again") from error
     return list(files.values())
 
@@ -79,7 +87,7 @@ def _tar(archive: Path, folder: Path, placed: Callable[[str], str], total: int) 
             for member, path in files.items():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(opened.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise UserError(f"{archive} is damaged or not safe: {error}; fetch it again") from error
     return list(files.values())
 

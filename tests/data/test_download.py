@@ -146,6 +146,26 @@ def test_a_truncated_archive_is_refused(tmp_path, cut):
             unpack(archive, tmp_path / "out", itself)
 
 
+@pytest.mark.parametrize("form", ["stored", "deflated", "lzma", "tar"])
+def test_an_archive_with_any_byte_gone_or_flipped_is_read_or_refused(form, tmp_path):
+    kinds = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED, "lzma": zipfile.ZIP_LZMA}
+    archive, refused = tmp_path / "x", 0
+    if form == "tar":
+        tarred(archive, [(member("a.txt"), b"A" * 9)])
+    else:
+        zipped(archive, {"a.txt": b"A" * 9}, compression=kinds[form])
+    content = archive.read_bytes()
+    for place in range(len(content)):
+        for new in (b"", bytes([content[place] ^ 255])):
+            archive.write_bytes(content[:place] + new + content[place + 1 :])
+            try:
+                unpack(archive, tmp_path / "out", itself)
+            except UserError as error:
+                refused += str(archive) in str(error)
+    # A byte of a name, of a time or of a comment's length may be another one.
+    assert refused > len(content)
+
+
 def test_plain_archives_are_unpacked_where_they_are_placed(tmp_path):
     def placed(name: str) -> str:
         return name.removeprefix("top/") if name.endswith(".txt") else ""
