@@ -201,6 +201,7 @@ class Config(BaseModel):
     parallel: Parallel = Parallel()
     views: Views = Views()
     non_finite: Literal["raise", "skip"] = "raise"
+    non_finite_limit: Count = 10
     _places: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
     # Whether all was checked and every default is written in, see defaults.py: once for a run is enough.
     _settled: bool = PrivateAttr(default=False)
@@ -331,9 +332,7 @@ def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
         return {key: _checked(value[key], (*path, key), problems) for key in good}
     if isinstance(value, list | tuple):
         return [_checked(entry, (*path, index), problems) for index, entry in enumerate(value)]
-    if isinstance(value, PurePath):
-        value = str(value)
-    if isinstance(value, str) and not _unwritable(value):
+    if isinstance(value, str | PurePath) and not _unwritable(str(value)):
         return str(value)
     if isinstance(value, int) and abs(value) >= 2**63:
         problems.append(Problem(path, f"found {found(value)}; expected a whole number of 64 bits"))

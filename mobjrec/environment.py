@@ -11,7 +11,7 @@ from typing import Any
 
 from mobjrec import __version__
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers")
 
 
 def versions() -> dict[str, str]:

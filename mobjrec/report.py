@@ -6,18 +6,21 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec import evaluate
+from mobjrec import checkpoint, evaluate
 from mobjrec.config import Config, plain
 from mobjrec.parts import Parts, split_of
+from mobjrec.state import divide
 
 
 def finished(folder: Path, result: dict[str, Any], config: Config | None = None) -> Group:
@@ -263,3 +266,26 @@ def _number(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def not_finite(parts: Parts, folder: Path, number: int, logs: Mapping[str, Any], rows: np.ndarray, skipped: int) -> str:
+    """The sentence on a step that was not finite, and on what it leaves."""
+    seen = zip(parts.objectives, logs["losses"], logs["present"], strict=True)
+    bad = [name for name, loss, present in seen if present and not np.isfinite(loss)]
+    what = f"the loss of {', '.join(bad)} is" if bad else "a gradient is"
+    leaf = ""
+    if logs["bad_leaf"] >= 0:
+        params = jax.eval_shape(parts.first_state).params
+        trained, _ = divide(params, parts.model.trainable(params))
+        path, _ = jax.tree_util.tree_leaves_with_path(trained)[int(logs["bad_leaf"])]
+        leaf = f", the first gradient that is not is that of {jax.tree_util.keystr(path, simple=True, separator='/')}"
+    listed = [int(r) for r in rows if r >= 0][:10]
+    before = f", the last of {skipped + 1} in a row" if skipped else ""
+    sealed = checkpoint.steps(folder)
+    good = f"the last good checkpoint is that of step {sealed[-1]}" if sealed else "there is no checkpoint yet"
+    skip = "" if skipped else ", or set non_finite: skip to pass over such steps"
+    return (
+        f"step {number}{before}: {what} not finite{leaf}; training lists "
+        f"{listed} ...; the step was not applied, {good}. Lower optimizer.learning_rate, or clip gradients "
+        f"(optimizer.clip){skip}"
+    )

@@ -22,6 +22,7 @@ HARMLESS = (
     "save",
     "parallel",
     "views",
+    "non_finite_limit",
     "evaluate.every",
     "evaluate.lists",
     "evaluate.patience",

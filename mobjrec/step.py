@@ -84,7 +84,8 @@ def make_step(
     """The step (state, this device's batch) -> (state, logs), to be mapped over the axis `data`.
 
     logs: losses [K] (mean over the lists an objective speaks of), present [K], weights [K] as applied, gram [K, K] if
-    the weighting reads it, gradient_norm, finite, learning_rate where the optimizer's state holds it. Where a loss or
+    the weighting reads it, gradient_norm, finite, bad_leaf (the first leaf of the gradient that is not finite, in the order
+    of the trained parameters; -1 where all are), learning_rate where the optimizer's state holds it. Where a loss or
     gradient is not finite, only the step number changes.
     """
 
@@ -124,16 +125,24 @@ def make_step(
             weighting_state = weighting.observe(jax.lax.psum(again.sums, "data") / count, weighting_state)
         memory = jax.tree.map(lambda new, old: old + jax.lax.psum(new - old, "data"), share.memory, state.memory)
 
-        norm = optax.tree.norm(grads)
+        norm, bad_leaf = measured(grads)
         finite = jnp.all(jnp.isfinite(losses)) & jnp.isfinite(norm)
         rates = [leaf for _, leaf in optax.tree.get_all_with_path(opt_state, "learning_rate") if hasattr(leaf, "dtype")]
         kept = TrainState(state.step, params, opt_state, weighting_state, memory)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), kept, state)
         logs = {"losses": losses, "present": present, "weights": weights, "gradient_norm": norm, "finite": finite}
+        logs["bad_leaf"] = bad_leaf
         logs |= {} if gram is None else {"gram": gram}
         return kept._replace(step=state.step + 1), logs | dict(zip(["learning_rate"], rates, strict=False))
 
     return step
+
+
+def measured(gradient: Tree) -> tuple[Array, Array]:
+    """The norm of a gradient, and its first leaf that is not finite by number, -1 where all are."""
+    squares = jnp.stack([jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradient)] or [jnp.zeros(())])
+    good = jnp.isfinite(squares)
+    return jnp.sqrt(jnp.sum(squares)), jnp.where(jnp.all(good), -1, jnp.argmin(good))
 
 
 def moment(model: Model, setting: Setting, state: TrainState, batch: Batch) -> Moment:

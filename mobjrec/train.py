@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mobjrec.link import Link
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
 from mobjrec.reading import warn_of_lists_of_one
-from mobjrec.report import ranked_lists
+from mobjrec.report import not_finite, ranked_lists
 from mobjrec.saving import Saver
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
@@ -76,20 +76,20 @@ def run(
         clock |= dict.fromkeys(("compile", "wait", "train", "evaluate", "save"), 0.0)
         number, lists, rules, met = int(state.step), config.batch.lists, config.evaluate, set()
         standing = missed = resume.standing(folder, seal, rules)
+        stop = number if choice.over(standing, rules) else parts.steps
         with (
             exhausted.told(lambda error: exhausted.of_step(error, config, devices.size, step, state, batch)),
             stopping(link.asked) as asked,
             progress.shown(parts.steps, number, lists, quiet) as view,
             Saver(folder, content, view.say) as saver,
+            closing(fed(parts, sizes, multiple, number, stop, link)) as loaded,
         ):
             for sentence in [*parts.notes, *changed, *(seal["skipped"] if seal else [])]:
                 view.say(sentence)
             if number == 0:
                 first = noted(log, parts, 0, "test", evaluated(parts, used(state), "test", clock))
                 log.settings(resume.flat(plain(config)), list(first))
-            pending = batch = None
-            stop = number if choice.over(standing, rules) else parts.steps
-            loaded = fed(parts, sizes, multiple, number, stop, link)
+            pending, batch, skipped = None, None, 0
             saved = sent = time.monotonic()
             for number, batch, numbers, waited in loaded:
                 began = time.monotonic()
@@ -100,7 +100,8 @@ def run(
                     clock["compile"] += time.monotonic() - began
                     began = time.monotonic()
                 if pending is not None:
-                    written(log, view, parts, *pending)  # fetches the step before while this one runs
+                    # Fetches the step before while this one runs.
+                    skipped = written(log, view, saver, parts, skipped, *pending)
                 now = time.monotonic()
                 pending = number + 1, logs, batch.row, {**numbers, "wait": waited, "seconds": now - sent}
                 sent = now
@@ -109,7 +110,7 @@ def run(
                 last = number == parts.steps or bool(asked)
                 keep = due(number, config.save.every, parts, since=saved) or last
                 if measure or keep:
-                    written(log, view, parts, *pending)
+                    skipped = written(log, view, saver, parts, skipped, *pending)
                     pending = None
                 clock["wait"] += waited
                 clock["train"] += time.monotonic() - began
@@ -215,8 +216,13 @@ def evaluated(parts: Parts, model: dict[str, Tree], split: str, clock: dict[str,
     return found
 
 
-def written(log: record.Record, view: progress.Shown, parts: Parts, number: int, logs, rows, numbers) -> None:
-    """The step's row. NumericError where it was not finite and the config does not say to skip it."""
+def written(
+    log: record.Record, view: progress.Shown, saver: Saver, parts: Parts, skipped: int, number: int, logs, rows, numbers
+) -> int:
+    """The step's row written; how many steps in a row, this one the last, were not finite, `skipped` before it.
+
+    NumericError where the config does not say to pass over it, or over so many.
+    """
     logs = jax.device_get(logs)
     names = list(parts.objectives)
     # An absent objective has no loss in this step, not one of 0.
@@ -236,18 +242,13 @@ def written(log: record.Record, view: progress.Shown, parts: Parts, number: int,
         values["padding"] = 1 - numbers["tokens"] / numbers["cells"]
     log.write(number, "train", {**values, "lists_per_second": len(rows) / max(numbers["seconds"], 1e-9)})
     view.step(number, losses)
-    if not logs["finite"] and parts.config.non_finite == "raise":
-        bad = [
-            name
-            for name, loss in losses.items()
-            if np.isinf(loss) or (np.isnan(loss) and logs["present"][names.index(name)])
-        ]
-        what = f"the loss of {', '.join(bad)} is" if bad else "a gradient is"
-        listed = [int(r) for r in rows if r >= 0][:10]
-        raise NumericError(
-            f"step {number}: {what} not finite; training lists {listed} ...; the step was not applied. "
-            "Lower optimizer.learning_rate, clip gradients (optimizer.clip), or set non_finite: skip to pass over such steps"
-        )
+    if logs["finite"]:
+        return 0
+    limit = parts.config.non_finite_limit if parts.config.non_finite == "skip" else 0
+    if skipped < limit:
+        return skipped + 1
+    saver.settle()
+    raise NumericError(not_finite(parts, log.folder, number, logs, rows, skipped))
 
 
 def due(number: int, every: Every | Pace | None, parts: Parts, since: float | None = None) -> bool:

@@ -14,7 +14,7 @@ from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.mlp import mlp
 from mobjrec.models.ranker import ranker
 from mobjrec.state import TrainState
-from mobjrec.step import Setting, forward, make_step
+from mobjrec.step import Setting, forward, make_step, measured
 from mobjrec.types import Batch, Clock, Column, Input, LabelSpec, Side, SideSpec, Spec, Texts
 
 LISTS, ITEMS, ROWS, TOKENS, SLOTS = 16, 5, 16, 12, 2
@@ -263,9 +263,25 @@ def test_a_loss_that_is_not_finite_leaves_all_but_the_step_number():
     weights = BATCH.weights.copy()
     weights[BATCH.where.any(1).argmax()] = np.inf
     before, after, logs = run(BATCH._replace(weights=weights), weighting=MGDA)
-    assert not logs["finite"] and after.step == before.step + 1
+    assert not logs["finite"] and after.step == before.step + 1 and logs["bad_leaf"] == 0
     for new, old in zip(jax.tree.leaves(after._replace(step=before.step)), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.parametrize(("bad", "leaf"), [({}, -1), ({2: np.nan}, 2), ({1: -np.inf, 3: np.nan}, 1), ({0: 1e30}, 0)])
+def test_the_first_leaf_that_is_not_finite_is_told(bad, leaf):
+    gradient = {name: np.full((2, 3), bad.get(n, 2.0), np.float32) for n, name in enumerate("abcd")}
+    norm, found = measured({**gradient, "frozen": None})
+    assert found == leaf
+    np.testing.assert_allclose(norm, np.sqrt(24 * 4.0) if leaf < 0 else np.nan if np.nan in bad.values() else np.inf)
+
+
+def test_an_infinite_loss_with_a_finite_gradient_is_told_as_that():
+    dwell = BATCH.labels["dwell"].copy()
+    dwell[np.unravel_index(BATCH.observed["dwell"].argmax(), dwell.shape)] = np.inf
+    _, _, logs = run(BATCH._replace(labels={**BATCH.labels, "dwell": dwell}))
+    assert np.isinf(logs["losses"][2]) and np.isfinite(logs["gradient_norm"]) and not logs["finite"]
+    assert logs["bad_leaf"] == -1
 
 
 def test_an_objective_that_speaks_of_no_list_gets_0_and_the_rest_is_as_without_it(one):

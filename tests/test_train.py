@@ -1,5 +1,6 @@
 import itertools
 import json
+import re
 import shutil
 import signal
 from collections import namedtuple
@@ -103,10 +104,30 @@ def test_another_config_is_refused_with_the_keys_that_differ(whole, cache):
     assert "save.keep" not in str(error.value)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(cache, tmp_path):
-    with pytest.raises(NumericError, match=r"step \d+: .* not finite; training lists"):
-        changes = [*IDS, "optimizer={use: sgd, learning_rate: 1e30}"]
+@pytest.mark.parametrize(("policy", "passed"), [([], 0), (["non_finite=skip", "non_finite_limit=2"], 2)])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_all_of_it(policy, passed, cache, tmp_path):
+    changes = [*IDS, "optimizer={use: sgd, learning_rate: 1e30}", "save.keep=9", "evaluate.every=null", *policy]
+    with pytest.raises(NumericError) as error:
         train.run(load(TINY, changes), tmp_path / "bad", cache, quiet=True)
+    found = [row for row in rows(tmp_path / "bad") if row["kind"] == "train"]
+    finite = [row["finite"] for row in found]
+    assert finite == [True] * (len(found) - 1 - passed) + [False] * (1 + passed)
+    last = checkpoint.steps(tmp_path / "bad")[-1]
+    assert last == len(found) - 1
+    said = r"step %d%s: the loss of (click|recall|satisfaction).* is not finite, the first gradient that is not is that of "
+    said = said % (len(found), f", the last of {passed + 1} in a row" if passed else "")
+    assert re.match(
+        said + r"item/\S+; training lists \[\d+, .*not applied, the last good checkpoint is that of", str(error.value)
+    )
+    assert f"that of step {last}. " in str(error.value) and ("non_finite: skip" in str(error.value)) == (not passed)
+    # What a step that is passed over leaves is what was there.
+    like = jax.eval_shape(assemble(complete(load(TINY, changes)), cache).first_state)
+    kept = [checkpoint.latest(tmp_path / "bad", like)[0]]
+    for step in range(last - 1, last - 1 - passed, -1):
+        checkpoint.forget(tmp_path / "bad", step)
+        kept.append(checkpoint.latest(tmp_path / "bad", like)[0])
+    for one in kept[1:]:
+        assert_same(one._replace(step=kept[0].step), kept[0])
 
 
 def test_shards_of_every_objective_reach_the_record(whole):
@@ -213,9 +234,12 @@ def plain(cache, tmp_path_factory):
     return folder
 
 
+def first_ids(cache):
+    return jax.eval_shape(assemble(complete(load(TINY, IDS)), cache).first_state)
+
+
 def ids_final(folder, cache):
-    like = jax.eval_shape(assemble(complete(load(TINY, IDS)), cache).first_state)
-    return checkpoint.latest(folder, like)[0]
+    return checkpoint.latest(folder, first_ids(cache))[0]
 
 
 def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path):

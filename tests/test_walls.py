@@ -47,7 +47,7 @@ WALLS = {
     "weightings": "jax numpy optax pareto",
     "objectives": "jax losses",
     "models": "jax numpy flax safetensors transformers cache",
-    "data": "numpy pyarrow tokenizers grain cache",
+    "data": "numpy pyarrow tokenizers cache",
     "data.readers": "numpy pyarrow data cache",
     "problems": "",
     "yaml_reader": "yaml problems",

@@ -1,5 +1,7 @@
 """Batches of an epoch: every list and every event exactly once, whatever the batch; texts always [CLS] to [SEP]."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 
 from mobjrec import evaluate
 from mobjrec.config import parse
+from mobjrec.data import order
 from mobjrec.data.batching import item_sequences, user_sequences
 from mobjrec.data.loading import batches
+from mobjrec.errors import PeerError, UserError
 from mobjrec.parts import Parts, assemble, sizes_of
 from mobjrec.resolve import complete
 
@@ -93,6 +97,55 @@ def test_an_evaluation_meets_every_list_once_whatever_the_block(parts, limit, mo
         rows = np.concatenate([rows for rows, _ in found])
         assert rows[rows >= 0].tolist() == list(range(min(limit or 100, len(lists.user))))
         assert all(not drawn.where[rows < 0].any() for rows, drawn in found)
+
+
+def fed(parts: Parts, candidates, **other):
+    lists = parts.dataset.train
+    return batches(parts.feed, lists, candidates, sizes_of(parts, 1), seed=3, batch=4, start=0, stop=5, **other)
+
+
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "batches"]
+
+
+def test_what_fails_while_a_batch_is_built_is_raised_where_it_is_taken_and_leaves_no_thread(parts):
+    def candidates(*given):
+        if given[2][0] == order.rows(3, 2, 18, 4)[0]:
+            raise UserError("no candidates for this list")
+        return parts.train_candidates(*given)
+
+    taken = []
+    with pytest.raises(UserError, match="no candidates for this list"):
+        for one in fed(parts, candidates):
+            taken.append(one.number)
+    assert taken == [0, 1] and not workers()
+
+
+def test_a_batch_that_does_not_come_is_an_error_in_time_that_names_its_step(parts):
+    hangs = threading.Event()
+
+    def candidates(*given):
+        if given[2][0] == order.rows(3, 1, 18, 4)[0]:
+            hangs.wait(60)
+        return parts.train_candidates(*given)
+
+    began, taken = time.monotonic(), []
+    with pytest.raises(
+        PeerError, match=r"process 0 of 1: .* not made that of step 2 in 0.5 seconds; .* last sealed"
+    ) as error:
+        for one in fed(parts, candidates, patience=0.5):
+            taken.append(one.number)
+    assert taken == [0] and error.value.code == 5 and time.monotonic() - began < 10
+    # It does not keep the process from ending.
+    assert all(thread.daemon for thread in workers())
+    hangs.set()
+
+
+def test_a_run_that_leaves_early_leaves_no_thread(parts):
+    loaded = fed(parts, parts.train_candidates)
+    assert next(loaded).number == 0 and len(workers()) == 1
+    loaded.close()
+    assert not workers()
 
 
 def test_texts_of_nothing_are_still_cls_and_sep(tmp_path):
