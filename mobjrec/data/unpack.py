@@ -35,25 +35,25 @@ def unpack(archive: Path, folder: Path, placed: Callable[[str], str], total: int
     a path that leaves the folder, a link, a device, an encrypted member, more than 10,000 members, more than `total`
     bytes, or a member of over 1 MiB packed more than a hundredfold.
     """
-    if zipfile.is_zipfile(archive):
-        return _zip(archive, folder, placed, total)
-    if archive.is_file() and tarfile.is_tarfile(archive):
-        return _tar(archive, folder, placed, total)
+    try:
+        if zipfile.is_zipfile(archive):
+            return _zip(archive, folder, placed, total)
+        if archive.is_file() and tarfile.is_tarfile(archive):
+            return _tar(archive, folder, placed, total)
+    except BROKEN as error:
+        raise UserError(f"{archive} is damaged or cannot be unpacked: {error}; fetch it again") from error
     raise UserError(f"{archive} is not a zip, wheel or tar archive; fetch it again")
 
 
 def _zip(archive: Path, folder: Path, placed: Callable[[str], str], total: int) -> list[Path]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
-            _refuse(archive, _zip_problem(members) or _size_problem([m.file_size for m in members], total))
-            files = {m: folder / placed(m.filename) for m in members if not m.is_dir() and placed(m.filename)}
-            _refuse(archive, _clash(files.values()))
-            for member, path in files.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(opened.read(member))
-    except BROKEN as error:
-        raise UserError(f"{archive} is damaged: {error}; fetch it again") from error
+    with zipfile.ZipFile(archive) as opened:
+        members = opened.infolist()
+        _refuse(archive, _zip_problem(members) or _size_problem([m.file_size for m in members], total))
+        files = {m: folder / placed(m.filename) for m in members if not m.is_dir() and placed(m.filename)}
+        _refuse(archive, _clash(files.values()))
+        for member, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(opened.read(member))
     return list(files.values())
 
 
@@ -74,21 +74,18 @@ def _zip_problem(members: list[zipfile.ZipInfo]) -> str:
 
 
 def _tar(archive: Path, folder: Path, placed: Callable[[str], str], total: int) -> list[Path]:
-    try:
-        with tarfile.open(archive) as opened:
-            members = list(islice(opened, MEMBERS + 1))
-            _refuse(archive, next(filter(None, (_tar_problem(m, folder) for m in members)), ""))
-            _refuse(archive, _size_problem([m.size for m in members], total))
-            packed = RATIO * archive.stat().st_size
-            size = sum(m.size for m in members)
-            _refuse(archive, f"it is packed more than {RATIO}-fold" if size > max(SMALL, packed) else "")
-            files = {m: folder / placed(m.name) for m in members if m.isfile() and placed(m.name)}
-            _refuse(archive, _clash(files.values()))
-            for member, path in files.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(opened.extractfile(member).read())
-    except BROKEN as error:
-        raise UserError(f"{archive} is damaged or not safe: {error}; fetch it again") from error
+    with tarfile.open(archive) as opened:
+        members = list(islice(opened, MEMBERS + 1))
+        _refuse(archive, next(filter(None, (_tar_problem(m, folder) for m in members)), ""))
+        _refuse(archive, _size_problem([m.size for m in members], total))
+        packed = RATIO * archive.stat().st_size
+        size = sum(m.size for m in members)
+        _refuse(archive, f"it is packed more than {RATIO}-fold" if size > max(SMALL, packed) else "")
+        files = {m: folder / placed(m.name) for m in members if m.isfile() and placed(m.name)}
+        _refuse(archive, _clash(files.values()))
+        for member, path in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(opened.extractfile(member).read())
     return list(files.values())
 
 
