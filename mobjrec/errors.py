@@ -45,10 +45,14 @@ class PeerError(Exception):
 
 
 class Stopped(Exception):
-    """No mistake: a signal asked the run to save and stop; `code` is the exit code that says so."""
+    """No mistake: a signal asked the run to save and stop; `code` is the exit code that says so.
 
-    def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+    saved: whether the run did save, and not stop at once
+    """
+
+    def __init__(self, number: int, saved: bool = True):
+        how, where = ("", "here") if saved else ("at once ", "the last sealed step")
+        super().__init__(f"stopped {how}by {signal.Signals(number).name}; the same command goes on from {where}")
         self.code = 128 + number
 
 

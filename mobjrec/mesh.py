@@ -1,5 +1,8 @@
 """Maps one device's step over the devices: `jax.shard_map` (default) or `jax.pmap`, bit for bit the same."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,10 +19,11 @@ from mobjrec.types import Batch, Tree
 def make(devices: int | None = None, lists: int | None = None, how: str = "shard_map") -> Mesh:
     """A mesh over the axis `data` of the first `devices` devices, all of them by default; those of all processes.
 
-    UserError for more devices than there are, where `lists` of a batch cannot be cut into equal parts, and for several
-    processes that have not as many devices each, do not use them all, or shall be mapped by pmap.
+    UserError where those that JAX is told to take are not there, for more devices than there are, where `lists` of a batch
+    cannot be cut into equal parts, and for several processes that have not as many devices each, do not use them all, or
+    shall be mapped by pmap.
     """
-    found = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    found = sorted(present(), key=lambda device: (device.process_index, device.id))
     if jax.process_count() > 1:
         _fit_processes([device.process_index for device in found], devices, how)
     if devices is not None and not 1 <= devices <= len(found):
@@ -42,6 +46,24 @@ def make(devices: int | None = None, lists: int | None = None, how: str = "shard
         )
         jax.block_until_ready(jax.jit(together)(ones))
     return mesh
+
+
+def present() -> list[jax.Device]:
+    """The devices of JAX. UserError where JAX_PLATFORMS names some that are not there; it tells which are."""
+    try:
+        return jax.devices()
+    # An AssertionError is what JAX raises for a CUDA that is not there.
+    except (RuntimeError, AssertionError) as error:
+        asked, why = jax.config.jax_platforms, str(error).partition(" (set JAX_PLATFORMS")[0]
+        # Asked of another process: this one would take them for what was asked for from here on.
+        told = "import jax; print(*(f'{device.platform}:{device.id}' for device in jax.devices()))"
+        command, free = [sys.executable, "-c", told], {**os.environ, "JAX_PLATFORMS": ""}
+        there = subprocess.run(command, env=free, capture_output=True, text=True).stdout.split()
+        raise UserError(
+            f"JAX_PLATFORMS is {asked}, which is not there{f' ({why})' if why else ''}; the devices here are "
+            f"{', '.join(there[:8]) or 'unknown'}: name their platform, or install what the other needs, such as "
+            "mobjrec[cuda] or mobjrec[tpu]"
+        ) from error
 
 
 def _fit_processes(owners: list[int], devices: int | None, how: str) -> None:
@@ -91,11 +113,18 @@ def local(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree)
 
 
-def mapped(step: Callable, mesh: Mesh, shared: bool, how: Literal["shard_map", "pmap"] = "shard_map") -> Callable:
+def mapped(
+    step: Callable,
+    mesh: Mesh,
+    shared: bool,
+    how: Literal["shard_map", "pmap"] = "shard_map",
+    checked: bool = False,
+) -> Callable:
     """(state, global batch) -> (state, logs), compiled once per shape; the state is donated.
 
     shared: the candidate set [1, L] goes to every device whole, everything else is cut along its first axis.
-    Of several processes each gives its part of the batch.
+    Of several processes each gives its part of the batch. checked: shard_map proves that what varies over devices is
+    summed before it counts; pmap cannot, and the program of a proven step differs from pmap's in its rounding.
     """
     if how == "pmap":
         devices = list(mesh.devices.flat)
@@ -103,9 +132,8 @@ def mapped(step: Callable, mesh: Mesh, shared: bool, how: Literal["shard_map", "
 
     def call(state: Tree, batch: Batch):
         specs = jax.tree.map(lambda whole: PartitionSpec() if whole else PartitionSpec("data"), _whole(batch, shared))
-        return jax.shard_map(step, mesh=mesh, in_specs=(PartitionSpec(), specs), out_specs=PartitionSpec())(
-            state, batch
-        )
+        whole, specs = PartitionSpec(), (PartitionSpec(), specs)
+        return jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=checked)(state, batch)
 
     compiled = jax.jit(call, donate_argnums=0)
     if mesh.is_multi_process:

@@ -253,7 +253,8 @@ class Trained(NamedTuple):
 def load(folder: Path | str, cache: Path | None = None) -> Trained:
     """A trained run: its best step where the config selects one, else the newest that is sealed.
 
-    RunFolderError where there is no run, none of its steps is sealed yet, or its data or tokeniser are not what they were.
+    RunFolderError where there is no run, none of its steps is sealed yet, or its data or tokeniser are not what they were;
+    UserError where the devices are not there that JAX is told to take.
     """
     from mobjrec.data.download import cache_folder
 
@@ -262,6 +263,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
         raise RunFolderError(f"{folder} is not a run folder: it has no config.yaml; `mobjrec train` makes one")
     cache = cache or cache_folder()
     mesh.keep_compilations(cache / "compiled")
+    mesh.present()
     config = load_config(folder / "config.yaml")
     _data_there(config, folder)
     parts = assemble(config, cache)

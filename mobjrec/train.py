@@ -264,7 +264,10 @@ def due(number: int, every: Every | Pace | None, parts: Parts, since: float | No
 
 @contextmanager
 def stopping(asked: list[int] | None = None) -> Iterator[list[int]]:
-    """A list, `asked` if given, that gets the number of a SIGTERM or SIGINT; a second signal stops at once."""
+    """A list, `asked` if given, that gets the number of a SIGTERM or SIGINT; a second signal stops at once.
+
+    Stopped in place of the KeyboardInterrupt by which it does.
+    """
     asked, mine = [] if asked is None else asked, []
 
     def note(number: int, _: Any) -> None:
@@ -279,6 +282,8 @@ def stopping(asked: list[int] | None = None) -> Iterator[list[int]]:
         before = {}
     try:
         yield asked
+    except KeyboardInterrupt:
+        raise Stopped(mine[0], saved=False) if mine else KeyboardInterrupt from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
