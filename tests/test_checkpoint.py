@@ -171,6 +171,16 @@ def test_an_unsealed_newest_step_is_not_used_and_goes_at_the_next_save(leftover,
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"20", "25", "seal-20.json", "seal-25.json"}
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_empty_newest_step_is_not_used(sealed, folder):
+    (folder / "checkpoints" / "30").mkdir()
+    if sealed:
+        shutil.copy(folder / "checkpoints" / "seal-20.json", folder / "checkpoints" / "seal-30.json")
+    restored, seal = checkpoint.latest(folder, state(0))
+    equal(restored, state(20))
+    assert seal["skipped"][0].startswith("step 30 is not used: ")
+
+
 def test_files_that_are_not_ours_stay(folder):
     for name in ("notes.txt", "seal-x.json", "20.backup"):
         (folder / "checkpoints" / name).write_text("mine")

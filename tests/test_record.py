@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -211,6 +212,55 @@ def test_event_files_show_the_same_numbers_and_purge_at_a_resume(log):
         resumed.write(3, "eval", {"ndcg@10": 0.25})
     assert len(list((log.folder / "events").iterdir())) == 2
     assert scalars(log.folder) == {"train/loss": [(1, 0.5), (2, 1.0), (3, 9.0)], "eval/ndcg_10": [(3, 0.25)]}
+
+
+def test_two_starts_in_one_second_write_two_event_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1.7e9)
+    for step in (0, 1):
+        with record.open(tmp_path, "seed: 0") as opened:
+            opened.start(step)
+            opened.write(step + 1, "train", {"loss": 2.0 * step})
+    assert len(list((tmp_path / "events").iterdir())) == 2
+    assert scalars(tmp_path)["train/loss"] == [(1, 0.0), (2, 2.0)]
+
+
+def test_a_killed_runs_event_file_holds_all_that_was_written(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    assert scalars(tmp_path / "run") == {"train/loss": [(1, 1.0)]}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_event_file_is_read_up_to_there_and_keeps_no_run_from_going_on(damage, log):
+    (file,) = (log.folder / "events").iterdir()
+    sizes = []
+    for step in (1, 2, 3):
+        log.write(step, "train", {"loss": 0.5 * step})
+        sizes.append(file.stat().st_size)
+    log.close()
+    content = bytearray(file.read_bytes())
+    content[sizes[1] + 20] ^= 255
+    file.write_bytes(content[: sizes[1] + 20] if damage == "cut" else content)
+    assert scalars(log.folder) == {"train/loss": [(1, 0.5), (2, 1.0)]}
+    with again(log.folder, 2) as resumed:
+        resumed.write(3, "train", {"loss": 9.0})
+    assert [row["loss"] for row in record.rows(log.folder)] == [0.5, 1.0, 9.0]
+    newest = [path for path in (log.folder / "events").iterdir() if path != file]
+    (log.folder / "other" / "events").mkdir(parents=True)
+    newest[0].rename(log.folder / "other" / "events" / newest[0].name)
+    assert scalars(log.folder / "other") == {"train/loss": [(3, 9.0)]}
+
+
+@pytest.mark.parametrize("call", ["mkdir", "open"])
+def test_a_place_that_takes_no_file_is_told_by_its_name_before_any_work(call, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    # Who runs the tests may write anywhere, so the file system is asked to refuse.
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(*((Path, "mkdir", refused) if call == "mkdir" else (os, "open", refused)))
+    with pytest.raises(RunFolderError, match=r"run' cannot be a run folder: Read-only file system"):
+        record.open(tmp_path / "run", "seed: 0")
 
 
 def test_a_full_disk_loses_rows_not_the_run(log, monkeypatch, capsys):
