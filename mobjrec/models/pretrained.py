@@ -181,8 +181,11 @@ def read_tensors(folder: Path, sizes: Sizes) -> dict[str, np.ndarray]:
 
     try:
         found = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); get it again") from error
+    # An AttributeError: a type that safetensors knows and numpy does not, of 8 bits or fewer.
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({error}); get it again, in float32, float16 or bfloat16"
+        ) from error
     found = {name.removeprefix("bert."): tensor for name, tensor in found.items()}
     wanted = expected(sizes)
     # Heads on top and the table of position numbers are no part of an encoder.

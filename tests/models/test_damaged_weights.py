@@ -34,7 +34,11 @@ def foreign(header):
     header[ONE]["dtype"] = "object"
 
 
-@pytest.mark.parametrize("change", [overlap, beyond, backwards, larger, foreign, "twice", "no json"])
+def eight_bits(header):
+    header[ONE] |= {"dtype": "F8_E4M3", "shape": [96]}
+
+
+@pytest.mark.parametrize("change", [overlap, beyond, backwards, larger, foreign, eight_bits, "twice", "no json"])
 def test_a_header_that_lies_is_refused(change, tmp_path):
     folder = Path(shutil.copytree(TINY, tmp_path / "weights"))
     path = folder / "model.safetensors"
