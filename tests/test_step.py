@@ -242,6 +242,16 @@ def test_eight_devices_without_chunks_change_no_gradient_under_fixed_weights():
     assert_gradients_close(gradient(found), gradient(wanted))
 
 
+@pytest.mark.parametrize(("gram_at", "shared"), [("embeddings", False), ("embeddings", True), ("parameters", False)])
+def test_what_varies_over_devices_is_summed_before_it_counts(gram_at, shared):
+    own = make_step(make_model(DROPPING), OBJECTIVES, MGDA, SHOWN, Setting(7, 10, shared=shared, gram_at=gram_at))
+    batch = make_batch(shared=shared)
+    call = lambda step: mesh.mapped(step, mesh.make(8), shared, checked=True).trace(started(DROPPING, MGDA), batch)
+    assert call(own).jaxpr
+    with pytest.raises(ValueError, match="out_specs"):  # a sum over this device's lists alone
+        call(lambda state, batch: (state, batch.weights.sum()))
+
+
 def test_dropout_is_on_and_drawn_anew_each_step():
     def later(first):
         return first._replace(step=np.int32(1))
