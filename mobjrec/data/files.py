@@ -7,6 +7,7 @@ schema says what the first megabytes look like. Rows are counted from 1, the hea
 import codecs
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from mobjrec.errors import UserError
 # A file's name; from Python also a list of dicts, an Arrow table, or a pandas or polars frame, whose libraries we spare.
 Source = Any
 NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
+# A row that is null: where it comes first in a block, Arrow ends the process (apache/arrow issue 47409). It may be text, too.
+NULL_ROW = re.compile(rb"(\A(\xef\xbb\xbf)?|\})\s*null")
 ROWS = 1 << 17
 BLOCK = 1 << 24
 # What Arrow raises for values that make no column; text with half a surrogate is a ValueError.
@@ -196,20 +199,23 @@ def _likely(batch: pa.RecordBatch) -> pa.Schema:
 def _json(path: Path, encoding: str, errors: str) -> File:
     _checked(path, encoding, errors)
     try:
-        table = pa.json.read_json(_stream(path, encoding, errors), pa.json.ReadOptions(block_size=BLOCK))
+        content = _stream(path, encoding, errors).read()
+        if NULL_ROW.search(content) and (problems := _json_problems(path, content)):
+            raise UserError(report(str(path), problems))
+        table = pa.json.read_json(pa.BufferReader(content), pa.json.ReadOptions(block_size=BLOCK))
     except OSError as error:
         raise _unreadable(path, "JSON lines", error) from error
     except pa.ArrowInvalid as error:
-        raise UserError(report(str(path), _json_problems(path, encoding, errors, str(error)))) from error
+        unknown = [f"{path} cannot be read as JSON lines ({error}); one object a line is expected"]
+        raise UserError(report(str(path), _json_problems(path, content) or unknown)) from error
     return _in_memory(str(path), table)
 
 
-def _json_problems(path: Path, encoding: str, errors: str, arrow: str) -> list[str]:
-    """Lines that are no JSON objects, or whose values change their kind; what `arrow` says where there are none."""
+def _json_problems(path: Path, content: bytes) -> list[str]:
+    """Lines that are no JSON objects, or whose values change their kind."""
     problems: list[str] = []
     kinds: dict[str, tuple[str, int]] = {}
-    content = _stream(path, encoding, errors).read().decode("utf-8", "replace")
-    for line, text in enumerate(content.split("\n"), 1):
+    for line, text in enumerate(content.decode("utf-8-sig", "replace").split("\n"), 1):
         if not text.strip():
             continue
         try:
@@ -226,7 +232,7 @@ def _json_problems(path: Path, encoding: str, errors: str, arrow: str) -> list[s
             if kind != before:
                 found = f"found {kind} ({str(value)[:40]!r}) but {before} in line {where}"
                 problems.append(f"{path}, line {line}, column {name}: {found}; write one kind in all lines")
-    return problems or [f"{path} cannot be read as JSON lines ({arrow}); one object a line is expected"]
+    return problems
 
 
 def _parquet(path: Path) -> File:

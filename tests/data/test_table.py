@@ -442,6 +442,20 @@ def test_what_is_wrong_in_json_lines_is_named_with_its_line(tmp_path, content, e
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content", ["null", "\ufeffnull\n", "\n null\n{}", '{"user": "u"}\nnull\n', '{"user": "u"}null']
+)
+def test_a_row_of_json_that_is_null_is_told_of_by_its_line(content, tmp_path):
+    write(tmp_path, "e.jsonl", content)
+    with pytest.raises(UserError, match=r"e.jsonl, line [12]: found .*null"):
+        table(tmp_path, events="e.jsonl")
+
+
+def test_a_text_that_looks_like_a_row_of_null_is_read(tmp_path):
+    write(tmp_path, "e.jsonl", '{"user": "a } null", "item": "i", "time": 1, "click": 1}\n')
+    assert table(tmp_path, events="e.jsonl").users.id.tolist() == ["a } null"]
+
+
 @pytest.mark.parametrize("name", ["e.parquet", "e.csv.gz", "e.jsonl.gz"])
 def test_a_truncated_file_is_one_sentence(tmp_path, name):
     write(tmp_path, "events.csv", EVENTS)
