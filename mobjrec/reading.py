@@ -26,6 +26,8 @@ from mobjrec.types import Column, Corpus, Dataset, Input, Labels, Objective, Sid
 # What learns a share of 1 although its `predict` is no probability of its label, and what learns a gain.
 SHARES = ("sigmoid_cross_entropy", "satisfied_click")
 GAINS = ("softmax", "recall_at_k", "recall")
+# What learns the order within a list alone, of ours: where all its observed labels are equal, there is none.
+ORDERS = {*GAINS, "pairwise_logistic"}
 
 
 class Data(NamedTuple):
@@ -74,7 +76,7 @@ def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
     problems += _context(config, corpus)
     dataset = _noted(lambda: dataset_of(config, corpus, labels), problems)
     if dataset is not None and not problems:
-        problems += _unlearnt(config, objectives, dataset)
+        problems += _unlearnt(config, objectives, dataset) or _unordered(config, objectives, dataset)
     found = [] if dataset is None else _leaks(corpus, dataset)
     if config.lists.strict:
         problems += [f"lists.strict: {sentence}" for sentence in found]
@@ -203,6 +205,33 @@ def _unlearnt(config: Config, objectives: Mapping[str, Objective], dataset: Data
                     f"objectives.{name}: label {label} is {missing} in none of the {len(dataset.train.user)} training "
                     "lists, so there is nothing to learn; mend its column or rule, or drop the objective"
                 )
+    return problems
+
+
+def _unordered(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> list[str]:
+    """Labels whose order an objective learns, although no training list holds two values and no drawn item is a 0."""
+    drawn, lists = config.candidates.use, dataset.train
+    if drawn not in ("uniform", "in_batch", "catalogue"):
+        return []
+    problems = []
+    for name, objective in objectives.items():
+        block, label = config.objectives[name], objective.label
+        if block.use not in ("single", "recall") or _learnt(block).isdisjoint(ORDERS) or label in dataset.everywhere:
+            continue
+        low, high = (one.reduceat(lists.labels[label], lists.start[:-1]) for one in (np.fmin, np.fmax))
+        if (low < high).any():
+            continue
+        rule = config.labels.get(label)
+        fix = f"write `labels: {{{label}: {{use: copy, of: {label}, known: everywhere}}}}`"
+        if rule is not None:
+            known = "in place of {after: ...}, " if isinstance(rule.settings.get("known"), Mapping) else ""
+            fix = f"write `labels: {{{label}: {{..., known: everywhere}}}}` {known}".rstrip()
+        problems.append(
+            f"objectives.{name}: label {label} has no two values in any of the {len(lists.user)} training lists, and "
+            f"items that {drawn} draws are no observed negatives of it (known: logged), so there is no order to learn; "
+            f"let items that the user never met count as 0: {fix}, or let `candidates` be as_logged with lists that "
+            "hold both"
+        )
     return problems
 
 

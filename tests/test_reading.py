@@ -199,6 +199,43 @@ def test_an_objective_without_anything_to_learn_from_is_named(objective, of, sai
     )
 
 
+IN_BATCH = {"use": "in_batch"}
+EVERYWHERE = {"click": {"use": "copy", "of": "click", "known": "everywhere"}}
+AFTER = {"kept": {"use": "at_least", "of": "dwell", "value": 9, "known": {"after": "click"}}}
+
+
+@pytest.mark.parametrize(
+    "objective, drawn, labels, alone, fix",
+    [
+        (CLICK, IN_BATCH, {}, True, "`labels: {click: {use: copy, of: click, known: everywhere}}`"),
+        (CLICK, {"use": "uniform", "negatives": 3}, {}, True, "`labels: {click: {use: copy, "),
+        ({**CLICK, "loss": "pairwise_logistic"}, {"use": "catalogue"}, {}, True, "`labels: {click: {use: copy, "),
+        ({"use": "recall", "label": "click", "k": 1}, IN_BATCH, {}, True, "`labels: {click: {use: copy, "),
+        ({**CLICK, "label": "kept"}, IN_BATCH, AFTER, False, "`labels: {kept: {..., known: everywhere}}` in place of"),
+        (CLICK, IN_BATCH, EVERYWHERE, True, ""),
+        (CLICK, IN_BATCH, {}, False, ""),  # both in a list
+        (CLICK, {"use": "as_logged"}, {}, True, ""),  # a warning
+        (SIGMOID, IN_BATCH, {}, True, ""),
+        ({**CLICK, "loss": "test_reading:whole"}, IN_BATCH, {}, True, ""),
+    ],
+)
+def test_drawn_items_that_are_no_negatives_of_a_label_leave_no_order_to_learn(objective, drawn, labels, alone, fix):
+    given = {"objectives": {"mine": objective}, "candidates": drawn, "labels": labels}
+    if not fix:
+        found({"alone": alone}, **given)
+        return
+    said = failure({"alone": alone}, **given)
+    lists, label = 8 if alone else 4, objective["label"]
+    assert said.startswith(f"objectives.mine: label {label} has no two values in any of the {lists} training lists, and ")
+    assert f"items that {drawn['use']} draws are no observed negatives of it (known: logged)" in said
+    assert fix in said
+
+
+def whole(scores, labels, *, where, weights=None):
+    """A loss of one's own."""
+    return (scores * where).sum(-1)
+
+
 @pytest.mark.parametrize(
     "objective, click, dwell, metrics",
     [
