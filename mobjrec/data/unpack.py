@@ -101,6 +101,9 @@ def _tar_problem(member: tarfile.TarInfo, folder: Path) -> str:
 
 def path_problem(name: str) -> str:
     """What is wrong with a member's name, "" if nothing is."""
+    # zipfile asks for the last letter of a name.
+    if not name:
+        return "a member has no name"
     path = PurePosixPath(name.replace("\\", "/"))
     drive = bool(path.parts) and ":" in path.parts[0]
     if path.is_absolute() or drive or ".." in path.parts:

@@ -71,6 +71,10 @@ def test_a_zip_with_a_path_out_of_the_folder_is_refused_before_anything_is_writt
     assert_refused(archive, tmp_path / "out", "refused, nothing was written: .* leaves the folder")
 
 
+def test_a_zip_with_a_member_without_a_name_is_refused(tmp_path):
+    assert_refused(zipped(tmp_path / "x.zip", {"a.txt": b"A", "": b"B"}), tmp_path / "out", "a member has no name")
+
+
 def test_a_zip_with_a_nul_in_a_name_is_refused(tmp_path):
     archive = zipped(tmp_path / "x.zip", {"good.txt": b"", "nulXname": b""})
     archive.write_bytes(archive.read_bytes().replace(b"nulXname", b"nul\0name"))
