@@ -114,12 +114,12 @@ def best(folder: Path, like: Tree, *, partial: bool = False) -> tuple[Tree, dict
     return latest(folder, like, name=BEST, partial=partial)
 
 
-def sealed(folder: Path, *, name: str = RECENT) -> dict[str, Any] | None:
-    """The newest seal that is whole and of no newer schema, the step's files not looked at; None where there is none."""
+def sealed(folder: Path, *, name: str = RECENT, files: bool = False) -> dict[str, Any] | None:
+    """The newest seal that is whole and of no newer schema, None where there is none. files: whose step verifies, too"""
     root = folder.resolve() / name
     for step in reversed(_present(root)):
-        seal, _ = _seal(root, step)
-        if seal is not None and seal["schema"] <= SCHEMA:
+        seal, fault = (_examined if files else _seal)(root, step)
+        if seal and not fault and seal["schema"] <= SCHEMA:
             return seal
     return None
 
@@ -232,7 +232,7 @@ def _hash(path: Path) -> str:
 
 def _present(root: Path) -> list[int]:
     """Steps with a folder, sealed or not, ascending."""
-    return sorted(int(path.name) for path in root.glob("*") if path.name.isdigit() and path.is_dir())
+    return sorted(int(path.name) for path in root.glob("*") if re.fullmatch("[0-9]+", path.name) and path.is_dir())
 
 
 def _drop(root: Path, step: int) -> None:

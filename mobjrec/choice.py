@@ -60,7 +60,11 @@ def rule(evaluate: Evaluate) -> dict[str, Any]:
 
 def told(standing: Standing, evaluate: Evaluate, step: int, steps: int) -> list[str]:
     """Sentences for the end of a run that ended at `step` of `steps`."""
-    said = []
+    said = (
+        [f"the run had {step} steps already, beyond the {steps} of this config: none was trained"]
+        if step > steps
+        else []
+    )
     if over(standing, evaluate) and step < steps:
         said.append(f"stopped early at step {step} of {steps}: no new best in {standing.since} evaluations")
     if standing.best is not None and standing.shortfall:

@@ -226,6 +226,8 @@ def main() -> None:
             raise
         print(f"mobjrec: {error}", file=sys.stderr)
         _leave(error.code)
+    except SystemExit as done:
+        _leave(done.code if isinstance(done.code, int) else bool(done.code))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(141)

@@ -90,7 +90,9 @@ def run(
     that were not shown; log loss, accuracy and RMSE stay with what is known
     """
     lists, feed = split_of(parts, split), parts.feed
-    what = f"{split} ({BLOCK} lists at a time, texts of up to {feed.user_row} tokens of users, {feed.item_row} of items)"
+    what = (
+        f"{split} ({BLOCK} lists at a time, texts of up to {feed.user_row} tokens of users, {feed.item_row} of items)"
+    )
     with exhausted.told(lambda error: exhausted.of_evaluation(error, what, params)):
         predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
         scale = scale or scale_of(parts, params, memory)

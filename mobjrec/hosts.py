@@ -41,10 +41,12 @@ def meet(address: str, count: int, number: int, patience: float = 120.0) -> Link
         who = f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(missing)}"
         text = f"{who} of {count} did not come to {address} within {patience:g} seconds; start all of them"
         for connection in came.values():
-            send(connection, b"e", text.encode())
+            _told(connection, b"e", text.encode())
         raise PeerError(f"process 0 of {count}: {text}")
+    gone = [str(other) for other, connection in came.items() if not _told(connection, b"g", b"")]
+    if gone:
+        raise PeerError(f"process 0 of {count}: process {', '.join(gone)} came and was lost again; start all of them")
     for connection in came.values():
-        send(connection, b"g", b"")
         connection.settimeout(None)
     return Link(0, count, came)
 
@@ -72,6 +74,28 @@ def join(link: Link, address: str) -> None:
     )
 
 
+def _told(connection: socket.socket, kind: bytes, payload: bytes) -> bool:
+    """Whether the other side could be told; it may be gone already."""
+    try:
+        send(connection, kind, payload)
+    except OSError:
+        return False
+    return True
+
+
+def _gone(connection: socket.socket) -> bool:
+    """Whether the other side has hung up: one that waits says nothing."""
+    connection.setblocking(False)
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(5)
+
+
 def _awaited(listener: socket.socket, count: int, until: float) -> dict[int, socket.socket]:
     """The connections of those that came in time; whoever says nothing of the kind is sent away."""
     came: dict[int, socket.socket] = {}
@@ -88,9 +112,11 @@ def _awaited(listener: socket.socket, count: int, until: float) -> dict[int, soc
         except (OSError, ValueError, TypeError):
             connection.close()
             continue
+        if number in came and _gone(came[number]):
+            came.pop(number).close()  # started anew while others are waited for
         if kind != b"h" or processes != count or number in came or not 0 < number < count:
             text = f"process {number} of {processes} came to a run of {count}" + (" a second time" * (number in came))
-            send(connection, b"e", f"{text}; give every process the same --processes and its own --process".encode())
+            _told(connection, b"e", f"{text}; give every process the same --processes and its own --process".encode())
             connection.close()
             continue
         came[number] = _kept_alive(connection)

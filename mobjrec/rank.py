@@ -270,7 +270,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     unchanged(folder, content(parts))
     like = jax.eval_shape(parts.first_state)
     wanted = {"params": like.params, "memory": like.memory}
-    found = checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
+    found = sealed(folder, wanted)
     if found is None:
         raise RunFolderError(f"{folder} has no sealed checkpoint yet; train it first")
     tree, seal = found
@@ -282,6 +282,22 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, np.arange(len(matrix)))
     rows = {"user": _numbered(parts.dataset.users), "item": _numbered(parts.dataset.items)}
     return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items, rows)
+
+
+def sealed(folder: Path, wanted: Tree, tries: int = 20) -> tuple[Tree, dict[str, Any]] | None:
+    """The best step where one is kept, else the newest, with its seal; None where nothing is sealed yet.
+
+    A run that trains beside puts a newer step in the place of the one that is being read: then that is read.
+    """
+    there = lambda: [checkpoint.steps(folder, name=name) for name in (checkpoint.BEST, checkpoint.RECENT)]
+    for left in reversed(range(tries)):
+        before = there()
+        try:
+            return checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
+        except RunFolderError:
+            if not left or there() == before:
+                raise
+    return None
 
 
 def _numbered(table: Table) -> dict[str, int]:

@@ -201,9 +201,12 @@ def rows(folder: Path) -> Iterator[dict[str, Any]]:
     content = path.read_bytes() if path.is_file() else b""
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise RunFolderError(f"{path}, line {number} is damaged; a resumed run drops it") from error
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not (isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("kind"), str)):
+            raise RunFolderError(f"{path}, line {number} is damaged; a resumed run drops it")
+        yield row
 
 
 def state(folder: Path) -> Status:
@@ -239,13 +242,23 @@ def _owner(folder: Path) -> dict[str, Any]:
 
 def _starts(folder: Path) -> list[dict[str, Any]]:
     try:
-        return json.loads(_text(folder / "env.json") or "[]")
-    except ValueError as error:
-        raise RunFolderError(f"{folder / 'env.json'} is damaged; move it away to go on without it") from error
+        found = json.loads(_text(folder / "env.json") or "[]")
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and {"versions", "devices"} <= one.keys() for one in found
+    ):
+        raise RunFolderError(f"{folder / 'env.json'} is damaged; move it away to go on without it")
+    return found
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise RunFolderError(
+            f"{path} is damaged: {error}; put back what it was, or train into another folder"
+        ) from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Going on with a run: whether the folder's config is this one, where the state comes from, what a seal says."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,12 @@ def result(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); remove it to evaluate the run again") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"steps", "table", "timing", "feed", "chosen", "scale"} <= found.keys():
+        raise RunFolderError(f"{path} is damaged; remove it to evaluate the run again")
+    return found
 
 
 def state(
@@ -148,6 +152,13 @@ def state(
 def standing(folder: Path, seal: Mapping[str, Any] | None, rules: Evaluate) -> choice.Standing:
     """The best evaluation up to the state of this seal. A best step that was sealed later goes: it will come again."""
     checkpoint.forget(folder, seal["step"] if seal else 0, name=checkpoint.BEST)
+    if checkpoint.steps(folder, name=checkpoint.BEST) and not checkpoint.sealed(
+        folder, name=checkpoint.BEST, files=True
+    ):
+        warnings.warn(
+            f"the best step in {folder} is damaged and dropped: the best is chosen anew from here on", stacklevel=2
+        )
+        checkpoint.forget(folder, -1, name=checkpoint.BEST)
     # Nor is one left where the newest states were damaged and a later best step had replaced theirs.
     if seal is None or not checkpoint.steps(folder, name=checkpoint.BEST):
         return choice.Standing()

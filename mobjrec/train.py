@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mobjrec import checkpoint, choice, evaluate, exhausted, mesh, progress, record, resume
+from mobjrec.checkpoint import BEST
 from mobjrec.config import Config, Every, Pace, dump, plain
 from mobjrec.data.loading import Loaded, batches
 from mobjrec.data.sizes import Size
@@ -50,7 +51,8 @@ def run(
     config, link = settled(config), link or Link()
     with link, record.open(folder, dump(config)) as log:
         overridden = resume.check(log.previous, config, folder, accepted)
-        done = resume.finished(log.previous, config, folder)
+        # A run that is over, told to go on with another key, is chosen from and evaluated anew.
+        done = None if overridden else resume.finished(log.previous, config, folder)
         began = time.monotonic()
         link.same("another config", resume.told(config))
         mesh.keep_compilations(cache / "compiled")
@@ -89,7 +91,7 @@ def run(
             if number == 0:
                 first = noted(log, parts, 0, "test", evaluated(parts, used(state), "test", clock))
                 log.settings(resume.flat(plain(config)), list(first))
-            pending, batch, skipped = None, None, 0
+            pending, batch, skipped = None, None, passed_over(folder)
             saved = sent = time.monotonic()
             for number, batch, numbers, waited in loaded:
                 began = time.monotonic()
@@ -119,16 +121,16 @@ def run(
                     values = noted(log, parts, number, "valid", found)
                     view.evaluated(number, shown_metrics(parts, values))
                     values = {key.removeprefix("valid/"): value for key, value in values.items()}
-                    standing = missed if saver.settle() == checkpoint.BEST else standing
+                    standing = missed if saver.settle() == BEST else standing
                     missed = standing._replace(since=standing.since + 1)
                     standing = choice.after(standing, values, rules)
                     last |= choice.over(standing, rules) or bool(asked)
                     if standing.since == 0:
-                        saver.save(used(state), number, choice.sealed(standing, rules), name=checkpoint.BEST, keep=1)
+                        saver.save(used(state), number, choice.sealed(standing, rules), name=BEST, keep=1, last=last)
                 if keep or last:
                     began = time.monotonic()
                     # A best step that could not be saved is not the best.
-                    standing = missed if saver.settle() == checkpoint.BEST else standing
+                    standing = missed if saver.settle() == BEST else standing
                     saver.save(state, number, choice.sealed(standing, rules), keep=config.save.keep, last=last)
                     saved = time.monotonic()
                     clock["save"] += saved - began
@@ -140,8 +142,7 @@ def run(
                 if last:
                     break
             if standing.best is None:
-                told = choice.sealed(standing, rules)
-                saver.save(used(state), number, told, name=checkpoint.BEST, keep=1, last=True)
+                saver.save(used(state), number, choice.sealed(standing, rules), name=BEST, keep=1, last=True)
         final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)
         noted(log, parts, number, "test", last)
@@ -214,6 +215,12 @@ def evaluated(parts: Parts, model: dict[str, Tree], split: str, clock: dict[str,
     found = evaluate.run(parts, model["params"], model["memory"], split, limit=limit)
     clock["evaluate"] += time.monotonic() - began
     return found
+
+
+def passed_over(folder: Path) -> int:
+    """How many steps in a row, the last recorded ones, were not finite."""
+    finite = [row.get("finite", True) for row in record.rows(folder) if row["kind"] == "train"]
+    return next((count for count, one in enumerate(reversed(finite)) if one), len(finite))
 
 
 def written(

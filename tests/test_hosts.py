@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobjrec import checkpoint, hosts, record
+from mobjrec import checkpoint, hosts, link, record
 from mobjrec.errors import NumericError, PeerError, RunFolderError, UserError
 from mobjrec.link import Link
 
@@ -48,6 +49,42 @@ def together(count, act, patience=5.0, numbers=None):
 def test_all_meet_and_every_payload_reaches_everyone():
     found = together(3, lambda link: (link.exchange(f"{link.number}!".encode()), link.exchange(), link.first))
     assert found == [([b"0!", b"1!", b"2!"], [b"", b"", b""], number == 0) for number in range(3)]
+
+
+def hello(port: int, number: int, count: int) -> socket.socket:
+    """A connection that says who it is, as a process does, and then nothing."""
+    for _ in range(100):
+        try:
+            connection = socket.create_connection(("127.0.0.1", port))
+            break
+        except OSError:
+            time.sleep(0.05)
+    link.send(connection, b"h", json.dumps([number, count]).encode())
+    return connection
+
+
+def test_a_process_started_anew_while_others_are_waited_for_takes_its_place():
+    port = free_port()
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(lambda: hosts.meet(f"127.0.0.1:{port}", 3, 0, 10).exchange(b"0"))
+        hello(port, 1, 3).close()
+        time.sleep(0.2)
+        others = [
+            pool.submit(lambda n=n: hosts.meet(f"127.0.0.1:{port}", 3, n, 10).exchange(b"%d" % n)) for n in (1, 2)
+        ]
+        assert first.result() == [b"0", b"1", b"2"] == others[0].result() == others[1].result()
+
+
+def test_a_process_that_dies_while_others_are_waited_for_does_not_hide_who_is_missing():
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(hosts.meet, f"127.0.0.1:{port}", 3, 0, 1.5)
+        for number, count in ((1, 3), (1, 5)):
+            connection = hello(port, number, count)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()  # resets the connection
+        with pytest.raises(PeerError, match=r"process 2 of 3 did not come|processes 1, 2 of 3 did not come"):
+            first.result()
 
 
 def test_process_0_may_come_last():

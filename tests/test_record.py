@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mobjrec import record, views
+from mobjrec import record, resume, views
 from mobjrec.errors import RunFolderError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mobjrec import record, views
+from mobjrec import record, resume, views
 log = record.open(Path(sys.argv[1]), "seed: 0")
 log.start(0)
 log.write(1, "train", {"loss": 1.0})
@@ -377,3 +377,23 @@ def test_wandb_gets_the_same_scalars_offline_under_one_id_and_nothing_outside_th
         ("shop", (tmp_path / "run" / "wandb" / "id").read_text(), "offline", str(tmp_path / "run"))
     ] * 2
     assert all(Path(os.environ.pop(name)).is_relative_to(tmp_path / "run") for name in views.WANDB_PLACES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("metrics.jsonl", b"3\n", lambda folder: list(record.rows(folder))),
+        ("metrics.jsonl", b'{"step": "1", "kind": "train"}\n', lambda folder: list(record.rows(folder))),
+        ("metrics.jsonl", b'{"kind": "train"}\n', lambda folder: list(record.rows(folder))),
+        ("env.json", b'{"a": 1}', lambda folder: again(folder, 0)),
+        ("env.json", b"[1]", lambda folder: again(folder, 0)),
+        ("config.yaml", b"\xff\xfe", lambda folder: again(folder, 0)),
+        ("result.json", b"[]", resume.result),
+        ("result.json", b"{}", resume.result),
+    ],
+)
+def test_what_json_can_hold_but_no_run_writes_is_damage(name, content, read, log):
+    log.close()
+    (log.folder / name).write_bytes(content)
+    with pytest.raises(RunFolderError, match=f"{name}.* is damaged"):
+        read(log.folder)

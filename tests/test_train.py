@@ -376,6 +376,36 @@ def test_an_overridden_key_is_recorded_and_the_best_step_chosen_anew(plain, cach
     assert (started["step"], started["overridden"]) == (4, {"evaluate.select": ["click/auc", "satisfaction/auc"]})
 
 
+def test_a_run_that_is_over_is_chosen_from_anew_by_an_overridden_key_and_fewer_steps_are_told(plain, cache, tmp_path):
+    parts = shutil.copytree(plain, tmp_path / "parts")
+    changes = [*IDS, "evaluate.select=satisfaction/auc"]
+    result = train.run(load(TINY, changes), parts, cache, quiet=True, accepted=["evaluate.select"])
+    assert (result["steps"], result["chosen"]) == (5, 5)
+    assert result["told"] == []
+    result = train.run(load(TINY, [*changes[:-2], changes[-1], "steps=3"]), parts, cache, quiet=True)
+    assert result["told"] == ["the run had 5 steps already, beyond the 3 of this config: none was trained"]
+
+
+def test_a_damaged_best_step_is_dropped_with_a_word_and_the_run_goes_on(plain, cache, tmp_path):
+    parts = shutil.copytree(plain, tmp_path / "parts")
+    (step,) = checkpoint.steps(parts, name=checkpoint.BEST)
+    path = next(path for path in sorted((parts / "best" / str(step)).rglob("*")) if path.is_file())
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.warns(UserWarning, match="the best step in .* is damaged and dropped"):
+        result = train.run(load(TINY, [*IDS[:-1], "steps=6"]), parts, cache, quiet=True)
+    assert result["steps"] == 6 and checkpoint.sealed(parts, name=checkpoint.BEST, files=True)
+
+
+def test_steps_passed_over_are_counted_over_a_resume(tmp_path):
+    with record.open(tmp_path / "run", "seed: 0") as log:
+        log.start(0)
+        assert train.passed_over(log.folder) == 0
+        for step, finite in enumerate([False, True, False, False], start=1):
+            log.write(step, "train", {"finite": finite})
+        log.write(4, "eval", {"valid/click/auc": 0.5})
+        assert train.passed_over(log.folder) == 2
+
+
 def test_the_line_of_an_evaluation_has_every_objective_on_its_own_label(cache):
     parts = assemble(complete(load(TINY)), cache)
     values = {
