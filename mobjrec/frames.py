@@ -47,6 +47,11 @@ def fit(
     changes: "a.b.c=value", over whatever `config` is
     UserError as on the command line, RunFolderError for a folder that cannot be one.
     """
+    if not isinstance(config, str | Path | Mapping | Config):
+        raise UserError(
+            f"config is a {type(config).__name__}; expected a file, the name of a shipped config, a mapping or a Config; "
+            "a frame is given beside it: fit(config, events=frame)"
+        )
     if isinstance(config, str | Path):
         config = load(shipped.config(str(config)), changes)
     elif changes or not isinstance(config, Config):

@@ -23,7 +23,7 @@ from mobjrec.config import Block, Config, plain, validated
 from mobjrec.errors import UserError
 from mobjrec.fitting import MISSING, Fit, expected_of, fit, recorded
 from mobjrec.lookup import THEMSELVES, lookup, seam_of, settled_by, short_name
-from mobjrec.problems import KeyPath, Problem, found, nearest, report
+from mobjrec.problems import KeyPath, Problem, closest, found, nearest, report
 from mobjrec.trial import Trial, complaints, pruned, tried
 from mobjrec.types import PerObjective
 
@@ -159,6 +159,7 @@ def _bound(seam: str, given: Any, path: KeyPath, scope: Scope) -> Bound | None:
     problems.extend(_unknown(seam, use, settings, hints, path))
     fits = {name: _setting(use, name, *hint, settings, path, scope) for name, hint in hints.items()}
     right = {name: value for name, value in settings.items() if fits.get(name) is not None}
+    fits |= _misspelt(hints, settings, scope)
     if not all(fits.values()) and not _mended(use, fits, hints, settings, path, scope):
         return None
     known = True
@@ -170,6 +171,15 @@ def _bound(seam: str, given: Any, path: KeyPath, scope: Scope) -> Bound | None:
     block = Block.model_validate({"use": use} | {name: one.plain for name, one in kept.items()})
     optional = frozenset(name for name, (_, default) in hints.items() if default is not MISSING)
     return Bound(_called(seam, function, arguments, path), arguments, block, function, optional, known)
+
+
+def _misspelt(hints: Mapping[str, tuple[Any, Any]], settings: Mapping[str, Any], scope: Scope) -> dict[str, Fit]:
+    """Stand-ins for pieces that seem to be there under a wrong name: that they are missing is no complaint of its own."""
+    if scope.trial is None or scope.trial.stand_in is None:
+        return {}
+    near = {closest(key, hints) for key in settings if key not in hints} & (hints.keys() - settings.keys())
+    seams = {name: seam_of(hints[name][0]) for name in near}
+    return {name: Fit(scope.trial.stand_in(seam), None) for name, seam in seams.items() if seam is not None}
 
 
 def _mended(

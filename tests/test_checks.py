@@ -205,7 +205,8 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
         (["tokenizer=null"], "tokenizer: a template reads text, so say what makes tokens of it"),
         (["model.encoder=null"], r"model\.user\.text: user\.text is .* but nothing reads it"),
         (["model.item={}"], r"model\.item: item has nothing to read"),
-        (["model.user_encoder={use: bert}"], r"model\.encoder: encoder, of both sides, and one of a side alone"),
+        (["model.user_encoder={use: bert}"], r"\A[^\n]*model\.user_encoder: user_encoder is given beside encoder[^\n]*\Z"),
+        (["model.item_encoder={use: bert, layers: 0}"], r"\A[^\n]*model\.item_encoder\.layers: layers is 0[^\n]*\Z"),
         (["model.scorer={use: transformer, heads: 3}"], r"model\.scorer\.heads: .*must divide the model's width, which is 16"),
         (["model.scorer={use: cosine, temperature: 0}"], r"model\.scorer\.temperature: temperature is 0\.0"),
         (["weighting={use: static, weights: {click: 1, recall: -1, satisfaction: 1}}"], r"weighting\.weights: .*not negative"),
@@ -270,6 +271,13 @@ def test_a_complaint_that_follows_from_a_wrong_key_is_not_told():
         load(TINY, changes)
     keys = [line.split("`: ")[1].split(":")[0] for line in lines_of(caught.value)[1:]]
     assert sorted(keys) == ["objectives.click.lss", "objectives.recall.k"]
+
+
+def test_an_encoder_under_a_misspelt_name_is_not_missed_too():
+    data = read(TINY.read_text(), "").value
+    data["model"]["encodr"] = data["model"].pop("encoder")
+    with pytest.raises(UserError, match=r"\Amodel\.encodr: ranker has no such setting; did you mean `encoder`\?\Z"):
+        parse(data)
 
 
 def test_a_good_config_compiles_nothing_and_is_checked_once(monkeypatch):

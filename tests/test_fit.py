@@ -86,6 +86,12 @@ def test_it_is_still_the_function_after_its_module_was_loaded():
     assert mobjrec.fit is mobjrec.fit
 
 
+def test_a_frame_in_place_of_a_config_is_told_where_it_goes(frames):
+    for given, kind in ((frames[0], "DataFrame"), (frames[0].to_dict("records"), "list")):
+        with pytest.raises(UserError, match=rf"^config is a {kind}; .*: fit\(config, events=frame\)$"):
+            mobjrec.fit(given)
+
+
 def test_what_is_no_frame_is_one_sentence(tmp_path):
     for given, said in (
         ([1, 2], r"events \(the list of dicts\): row 1 is 1; expected a dict"),

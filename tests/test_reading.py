@@ -226,7 +226,9 @@ def test_drawn_items_that_are_no_negatives_of_a_label_leave_no_order_to_learn(ob
         return
     said = failure({"alone": alone}, **given)
     lists, label = 8 if alone else 4, objective["label"]
-    assert said.startswith(f"objectives.mine: label {label} has no two values in any of the {lists} training lists, and ")
+    assert said.startswith(
+        f"objectives.mine: label {label} has no two values in any of the {lists} training lists, and "
+    )
     assert f"items that {drawn['use']} draws are no observed negatives of it (known: logged)" in said
     assert fix in said
 

@@ -247,9 +247,13 @@ def _event_problems(corpus: Corpus) -> list[str]:
             problems.append(
                 f"events: {name} is {found} in row {wrong[0]}; expected a finite number, or NaN for not observed"
             )
-    mixed, again = list_problems(events)
-    problems += [f"events: rows {a} and {b} have one list but two users" for a, b in mixed[:3]]
-    return problems + [f"events: rows {a} and {b} show one item in the same list" for a, b in again[:3]]
+    for pairs, wrong in zip(
+        list_problems(events), ("have one list but two users", "show one item in the same list"), strict=True
+    ):
+        problems += [f"events: rows {a} and {b} {wrong}" for a, b in pairs[:SHOWN]]
+        # Counted alone.
+        problems += [""] * len(pairs[SHOWN:])
+    return problems
 
 
 def _outside(column: str, values: np.ndarray, size: int) -> list[str]:

@@ -51,7 +51,7 @@ def opened(
     """
     if not isinstance(source, (str, Path)):
         return held(source)
-    folder = _near(folder)
+    folder = _near(Path(folder))
     path = folder / source
     if not path.is_file():
         there = ", ".join(sorted(x.name for x in folder.iterdir())[:10]) if folder.is_dir() else "no such folder"
@@ -70,8 +70,7 @@ def opened(
 
 def _near(folder: Path) -> Path:
     """The same folder as messages name it: from the working directory where it lies below."""
-    here = os.getcwd()
-    return Path(os.path.relpath(folder, here)) if folder.is_absolute() and folder.is_relative_to(here) else folder
+    return Path(os.path.relpath(folder)) if folder.is_absolute() and folder.is_relative_to(os.getcwd()) else folder
 
 
 def _stream(path: Path, encoding: str, errors: str) -> pa.NativeFile:
@@ -175,8 +174,22 @@ def _csv(path: Path, delimiter: str, encoding: str, errors: str) -> File:
         names = reader(pa.csv.ConvertOptions(), []).schema
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, "CSV", error) from error
-    first = next(batches(_distinct(str(path), names).names), None)
+    first = next(batches(_cut(path, _distinct(str(path), names).names, delimiter)), None)
     return File(str(path), names if first is None else _likely(first), batches)
+
+
+def _cut(path: Path, names: Sequence[str], delimiter: str) -> Sequence[str]:
+    """The names of a header. UserError where it is one cell that another delimiter would cut."""
+    for other in [one for one in "\t;,|" if one != delimiter and len(names) == 1 and one in names[0]][:1]:
+        found = f"{path}: {other!r} parts its header, {names[0]!r:.80}"
+        raise UserError(f"{found}; expected commas in a .csv, tabs in a .tsv")
+    return names
+
+
+def headless(names: Sequence[str]) -> str:
+    """A hint where a name of a header is a number, as in a file that begins with its data, "" elsewhere."""
+    number = "".join([name for name in names if re.match(NUMBER, name)][:1])
+    return number and f"; {number} stands in its header: is that its first row? Write a header above it"
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
@@ -315,7 +328,7 @@ def _in_memory(name: str, table: pa.Table) -> File:
 def _distinct(name: str, schema: pa.Schema) -> pa.Schema:
     twice = sorted({column for column in schema.names if schema.names.count(column) > 1})
     if twice:
-        raise UserError(f"{name} names columns twice: {', '.join(twice)}; rename one of each")
+        raise UserError(f"{name} names columns twice: {', '.join(twice)}; rename one of each{headless(schema.names)}")
     return schema
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mobjrec.data import parse
 from mobjrec.data.corpus import listed, repeats, report
-from mobjrec.data.files import File
+from mobjrec.data.files import File, headless
 from mobjrec.data.parse import Wish
 from mobjrec.errors import UserError, closest
 from mobjrec.types import Table
@@ -194,8 +194,8 @@ def present(file: File, names: Sequence[str]) -> list[str]:
     missing = sorted({name for name in names if name not in file.schema.names})
     if not missing:
         return []
-    there = ", ".join(file.schema.names) or "none at all"
-    return [f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config"]
+    there, hint = ", ".join(file.schema.names) or "none at all", headless(file.schema.names)
+    return [f"{file.name} has no column {', '.join(missing)}; it has {there}; name its columns in the config{hint}"]
 
 
 def unused(file: File, used: set[str]) -> None:

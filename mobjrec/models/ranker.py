@@ -104,8 +104,9 @@ def _encoders(
     spec: Spec, user: Input, item: Input, both: Encoder | None, of_users: Encoder | None, of_items: Encoder | None
 ) -> dict[str, Make]:
     """The text encoders by their place in params["encoder"]."""
-    if both is not None and (of_users is not None or of_items is not None):
-        raise ValueError("encoder, of both sides, and one of a side alone are given; drop one kind")
+    for side, own in (("user", of_users), ("item", of_items)):
+        if both is not None and own is not None:
+            raise ValueError(f"{side}_encoder is given beside encoder, which reads both sides; drop one of the two")
     if both is not None:
         if not (user.text or item.text):
             raise ValueError(

@@ -64,6 +64,11 @@ def test_share_divides_by_the_items_number_and_is_unknown_without_a_duration(cor
     assert label.unit == "share of length"
 
 
+def test_share_is_unknown_where_the_duration_is_below_0(corpus):
+    corpus = corpus._replace(events=corpus.events._replace(numbers={"speed": np.float32([2, -2, 0, NAN])}))
+    np.testing.assert_array_equal(share("seen", "speed")(corpus, {}).value, [15, NAN, NAN, NAN])
+
+
 def test_share_divides_by_the_events_number(corpus):
     np.testing.assert_allclose(share("seen", "speed")(corpus, {}).value, [15, 5, NAN, 8])
 

@@ -171,6 +171,9 @@ def test_last_share_is_the_floor_of_each_users_events():
     found = splits.last_share(valid=0.1, test=0.2)(user, time, None)
     assert found[:10].tolist() == [0] * 7 + [1] + [2] * 2  # floor(.8 * 10) = 8, floor(.9 * 8) = 7
     assert found[10:].tolist() == [0] * 4 + [1] + [2] * 2  # floor(.8 * 7) = 5, floor(.9 * 5) = 4
+    # .7 * 90 is 62.99999999999999 in floats.
+    many = splits.last_share(valid=0.0, test=0.3)(np.zeros(90, int), np.arange(90), None)
+    assert many.tolist() == [0] * 63 + [2] * 27
 
 
 def test_by_time_keeps_equal_times_together():

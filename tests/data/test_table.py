@@ -231,7 +231,13 @@ def test_position_and_split_take_their_own_values_only(tmp_path, cell):
     [
         ("", "is empty"),
         ("user,item,time,click\n", "has columns (user, item, time, click) but no rows"),
-        ("user;item\n1;2\n", "has no column item, time, user; it has user;item"),
+        (
+            "user;item\n1;2\n",
+            "';' parts its header, 'user;item'; expected commas in a .csv, tabs in a .tsv",
+        ),
+        ("user\titem\n1\t2,5\n", "'\\t' parts its header, 'user\\titem'; expected commas"),
+        ("u,i,1700000000,1\n", "; 1700000000 stands in its header: is that its first row? Write a header above it"),
+        ("u,i,1700000000,0,0\n", "names columns twice: 0; rename one of each; 1700000000 stands in its header"),
         ("user,item,time\nu,1,1\n", "no feedback"),
         ("user,item,time,click,click\nu,1,1,0,1\n", "names columns twice: click"),
     ],
@@ -330,11 +336,18 @@ def test_an_item_twice_in_a_list_is_an_error_or_its_last_row(tmp_path):
     events = table(tmp_path, duplicates="last").events
     assert events.time.tolist() == [2, 3, 4, 5, 6]
     assert events.feedback["click"].tolist() == [1, 1, 0, 0, 0]
+    found = failure(tmp_path, rows(*(f"u,{n // 2},{n},1,a" for n in range(60)), header=header))
+    assert "30 problems" in found and "rows 39 and 40 show" in found and found.endswith("... and 10 more")
 
 
 def test_a_list_of_two_users_is_refused_with_its_rows(tmp_path):
     text = rows("u,1,1,0,a", "u,2,2,1,a", "v,3,3,1,a", header="user,item,time,click,list")
     assert "rows 2 and 3 have one list but two users" in failure(tmp_path, text)
+
+
+def test_a_folder_may_be_text(tmp_path):
+    write(tmp_path, "events.csv", EVENTS)
+    assert table(str(tmp_path)).users.id.tolist() == ["u1", "u2", "u3"]
 
 
 def test_ids_that_the_item_table_does_not_know_are_named_with_their_rows(tmp_path):

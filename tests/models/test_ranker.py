@@ -285,7 +285,7 @@ MISTAKES = [
     ({"user": USER, "item": TEXT}, {"item_text": True}, r"item\.text is '\{title\}' but nothing reads it"),
     ({"user": USER, "item": ITEM, "encoder": bag()}, {}, "neither user.text nor item.text"),
     ({"user": USER, "item": ITEM, "item_encoder": bag()}, {}, r"item_encoder is given but item\.text is empty"),
-    ({"user": USER, "item": TEXT, "encoder": bag(), "item_encoder": bag()}, {"item_text": True}, "drop one kind"),
+    ({"user": USER, "item": TEXT, "encoder": bag(), "item_encoder": bag()}, {"item_text": True}, "drop one of the two"),
     ({"user": USER, "item": TEXT, "encoder": bag()}, {}, "was read without text"),
     ({"user": USER, "item": Input(ids=("gender",))}, {}, r"item\.ids names 'gender'.*did you mean genre"),
     ({"user": Input(numbers=("ages",)), "item": ITEM}, {}, r"user\.numbers names 'ages'.*did you mean age"),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mobjrec.data import parse
-from mobjrec.data.corpus import check, events_at, events_from, list_problems, report
+from mobjrec.data.corpus import SHOWN, check, events_at, events_from, list_problems, report
 from mobjrec.data.files import File, Source, opened
 from mobjrec.data.parse import Wish
 from mobjrec.data.pivot import Kinds, pivoted
@@ -204,14 +204,18 @@ def _rows(
 def _lists_checked(events: Events, duplicates: str, file: str) -> Events:
     """The events with no item twice in a list: an error, or the last row of each kept."""
     mixed, again = list_problems(events)
-    problems = [
-        f"rows {a + 1} and {b + 1} have one list but two users; a list belongs to one user" for a, b in mixed[:3]
-    ]
+    problems = _named_pairs(mixed, "have one list but two users; a list belongs to one user", file)
     if duplicates == "error":
         fix = "drop one or set `duplicates: last`"
-        problems += [f"rows {a + 1} and {b + 1} show one item in the same list; {fix}" for a, b in again[:3]]
+        problems += _named_pairs(again, f"show one item in the same list; {fix}", file)
     if problems:
-        raise UserError(report(file, [f"{file}, {problem}" for problem in problems]))
+        raise UserError(report(file, problems))
     kept = np.ones(len(events.list), bool)
     kept[again[:, 0]] = False
     return events_at(events, np.flatnonzero(kept)) if len(again) else events
+
+
+def _named_pairs(pairs: np.ndarray, wrong: str, file: str) -> list[str]:
+    """A sentence a pair of rows; those beyond what a report shows are "", to be counted."""
+    told = [f"{file}, rows {a + 1} and {b + 1} {wrong}" for a, b in pairs[:SHOWN]]
+    return told + [""] * (len(pairs) - len(told))
