@@ -1,6 +1,8 @@
 """`mobjrec data show`: what is in a corpus, and, of a config, its lists and one of them as the model will see it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from mobjrec.config import Config
 from mobjrec.data.batching import Feed
 from mobjrec.data.show import show
 from mobjrec.data.texts import divide, render
-from mobjrec.data.tokens import Ragged
+from mobjrec.data.tokens import Ragged, Tokenizer
 from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.overrides import override
@@ -23,7 +25,7 @@ from mobjrec.parts import doubts_of, feed_of
 from mobjrec.problems import Problem, report
 from mobjrec.reading import bound, data_of, inputs_of, objectives_of, warn_of_lists_of_one
 from mobjrec.resolve import bind
-from mobjrec.types import Dataset, Input
+from mobjrec.types import Dataset, Input, Table
 
 ITEMS = 5  # of the example list
 
@@ -36,15 +38,18 @@ def described(config: Config, cache: Path) -> Group:
     config = settled(config)
     corpus, dataset, leaks = data_of(config, objectives_of(config))
     warn_of_lists_of_one(config, dataset)
-    inputs, missing = inputs_of(config), _missing(config)
+    inputs, missing, cut = inputs_of(config), _missing(config), {}
     shown = [tree(show(corpus, dataset))]
     if missing:
         shown.append(Text(f"no token lengths: {missing}"))
     else:
-        feed = feed_of(config, corpus, dataset, inputs, cache)[1]
+        tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
+        if tokenizer is not None:
+            rooms = {"user": feed.user_row - 2, "item": feed.item_row - 2}  # [CLS], [SEP]
+            cut = {own: partial(shortened, room=room, tokenizer=tokenizer) for own, room in rooms.items()}
         shown += [lengths(feed)] if any(text_kinds(feed)) else []
         leaks = [*leaks, *doubts_of(feed)]
-    return Group(*shown, *map(Text, leaks), example(dataset, inputs))
+    return Group(*shown, *map(Text, leaks), example(dataset, inputs, cut))
 
 
 def named(name: str, changes: Sequence[str]) -> Group | None:
@@ -139,18 +144,47 @@ def joined(texts: Sequence[str]) -> str:
     return "".join(map(str.__add__, kept, [*gaps, ""]))
 
 
-def example(dataset: Dataset, inputs: Mapping[str, Input]) -> Text:
-    """The training list in the middle: its user's text and history, and its first items with labels."""
+def shortened(text: str, room: int, tokenizer: Tokenizer) -> str:
+    """The text's words that fit into `room` tokens, and "..." where they are not all."""
+    words = text.split(" ")
+
+    def taken(count: int) -> int:
+        return len(tokenizer.encode_batch([" ".join(words[:count])])[0])
+
+    count = bisect_right(range(len(words) + 1), room, key=taken) - 1
+    return text if count == len(words) else " ".join(words[:count]) + " ..."
+
+
+def columns(table: Table, given: Input, own: str, row: int) -> str:
+    """The categories and numbers that the model reads of a row beside its id, ", "-joined; "" where it reads none."""
+    said = []
+    for name in given.ids:
+        if name != own:
+            column = table.categories[name]
+            values = column.names[column.value[column.start[row] : column.start[row + 1]]].tolist()
+            said.append(f"{name} {' | '.join(values) or 'none'}")
+    return ", ".join([*said, *(f"{name} {table.numbers[name][row]:.4g}" for name in given.numbers)])
+
+
+def example(dataset: Dataset, inputs: Mapping[str, Input], cut: Mapping[str, Callable[[str], str]]) -> Text:
+    """The training list in the middle: what is read of its user and history, and of its first items, with labels.
+
+    cut: what is left of a text of "user" and "item" in its row of tokens; without it the first of it is shown
+    """
     lists = dataset.train
     row = len(lists.user) // 2
     user, (begin, stop) = int(lists.user[row]), lists.history[row]
     names = dataset.history[begin:stop][::-1]
     lines = [f"one training list: user {dataset.users.id[user]}, {stop - begin} remembered events"]
+    more = columns(dataset.users, inputs["user"], "user", user)
+    lines += [f"  user columns: {more}"] if more else []
     profile, event = divide(inputs["user"].text)
+    shown = names if "user" in cut else names[: 2 * ITEMS]
     if profile or event:
         told = str(render(profile, dataset.users, "model.user.text")[user]) if profile else ""
         every = render(event, dataset.items, "model.user.text") if event else np.array([])
-        lines.append("  user text: " + joined([told, *(str(every[item]) for item in names[: 2 * ITEMS] if event)]))
+        text = joined([told, *(str(every[item]) for item in shown if event)])
+        lines.append("  user text: " + cut.get("user", str)(text))
     if inputs["user"].history:
         lines.append(
             "  history as item vectors, newest first: " + ", ".join(dataset.items.id[names[: 2 * ITEMS]].tolist())
@@ -159,7 +193,8 @@ def example(dataset: Dataset, inputs: Mapping[str, Input]) -> Text:
     for place in range(lists.start[row], min(lists.start[row + 1], lists.start[row] + ITEMS)):
         item = int(lists.item[place])
         labels = ", ".join(f"{name} {values[place]:.4g}" for name, values in lists.labels.items())
-        text = "" if items is None else f": {str(items[item])[:160]}"
-        lines.append(f"  item {dataset.items.id[item]} ({labels}){text}")
+        text = "" if items is None else ": " + cut.get("item", lambda text: text[:160])(str(items[item]))
+        more = columns(dataset.items, inputs["item"], "item", item)
+        lines.append(f"  item {dataset.items.id[item]} ({labels}){f' [{more}]' if more else ''}{text}")
     lines.append(f"  ... {lists.start[row + 1] - lists.start[row]} items in this list (nan: not observed)")
     return Text("\n".join(lines))

@@ -306,6 +306,16 @@ def test_a_corpus_is_shown_by_its_name_alone():
         named("synthetic", ["users=5"])
 
 
+def test_the_example_shows_what_the_model_reads(tmp_path):
+    model = {**CONFIG["model"], "user": {"text": "{city} {history.title}", "ids": ["user"], "numbers": []}}
+    text = printed(described(config(batch={"lists": 4, "item_row": 3, "user_row": 4}, model=model), tmp_path))
+    # Item 4 is the first of the middle list; of its title one token has room, of the user's text two.
+    assert "item i4 (click 0, dwell 200) [price 4]: thing ..." in text
+    assert "user text: Rome" in text and "user columns" not in text
+    whole = printed(described(config(batch={"lists": 4}, model=model), tmp_path))
+    assert "[price 4]: thing 4\n" in "\n".join(line.rstrip() for line in whole.splitlines()) + "\n"
+
+
 def test_data_are_shown_where_the_weights_of_the_tokenizer_are_not_here(tmp_path, monkeypatch):
     monkeypatch.setenv("MOBJREC_CACHE", str(tmp_path))
     text = printed(described(config(tokenizer={"use": "pretrained", "weights": "minilm"}), tmp_path))
