@@ -183,7 +183,7 @@ def test_dump_of_complete_is_complete(whole):
             r"objectives.click: label clicks is not there; labels are click, satisfaction",
         ),
         ("tokenizer=null", "tokenizer: a template reads text"),
-        ("model.item.text='{titel}'", r"no column titel; .*did you mean \{title\}\?"),
+        ("model.item.text='{titel}'", r"no column titel; .*did you mean title\?"),
         (
             "parallel.devices=3",
             r"batch.lists is 16, but parallel.devices is 3, .* batch.lists=15, or parallel.devices=2",
