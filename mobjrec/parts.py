@@ -22,7 +22,7 @@ from mobjrec.reading import bound, data_of, objectives_of
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Lists, Model, Objective, Spec, Weighting
 
 # Draws that the packed shapes are planned from.
-DRAWS = 400
+DRAWS = 2000
 
 
 class Parts(NamedTuple):

@@ -34,7 +34,7 @@ def made(folder: Path, changes: list[str] = [], finish: bool = True) -> Path:  #
         if finish:
             timing, feed = {"train": 3.0}, {"padding": 0.125, "shapes": 2}
             table = {"click/auc": {"after": 0.7, "own": True}, "click:satisfaction/auc": {"after": 0.1, "own": False}}
-            log.finish({"steps": 4, "chosen": 2, "timing": timing, "feed": feed, "table": table})
+            log.finish({"steps": 4, "chosen": 2, "timing": timing, "feed": feed, "table": table, "scale": {}})
         else:
             log.write(4, "eval", {"test/click/auc": 0.5})
     return folder
