@@ -16,7 +16,7 @@ from mobjrec.config import Config
 from mobjrec.data import order
 from mobjrec.data.batching import build
 from mobjrec.frozen import without_store
-from mobjrec.parts import Parts, assemble, sizes_of
+from mobjrec.parts import Parts, assemble, multiple_of, sizes_of
 from mobjrec.train import gram_at, mapped_step
 from mobjrec.types import Batch, Tree
 
@@ -27,7 +27,7 @@ def traced(config: Config, cache: Path) -> Group:
     parts = assemble(config, cache)
     state = jax.eval_shape(parts.first_state)
     parts = without_store(parts, state.params)
-    multiple = devices.size * (config.batch.chunk_rows or 1)
+    multiple = multiple_of(config, devices.size)
     lists = parts.dataset.train
     rows = order.rows(config.seed, 0, len(lists.user), config.batch.lists)
     drawn = parts.train_candidates(parts.dataset, lists, rows, order.random(config.seed, 0))

@@ -11,7 +11,7 @@ from mobjrec.config import Config
 from mobjrec.defaults import settled
 from mobjrec.frozen import with_store
 from mobjrec.link import Link
-from mobjrec.parts import assemble, sizes_of
+from mobjrec.parts import assemble, multiple_of, sizes_of
 from mobjrec.train import Stopped, fed, mapped_step, stopping
 
 
@@ -40,7 +40,7 @@ def run(config: Config, cache: Path, link: Link) -> dict[str, Any]:
             state = mesh.place(link.shared(parts.first_state()), devices)
             link.follow(tell)  # what frozen encoders make of texts is stored
             parts = with_store(parts, mesh.local(state.params))
-            multiple = devices.size * (config.batch.chunk_rows or 1)
+            multiple = multiple_of(config, devices.size)
             step = mapped_step(parts, devices)
             for _, batch, _, _ in fed(parts, sizes_of(parts, multiple), multiple, int(state.step), parts.steps, link):
                 said = link.follow(tell)

@@ -189,6 +189,11 @@ def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:
     )
 
 
+def multiple_of(config: Config, devices: int) -> int:
+    """What packed rows come in multiples of: devices times rows a chunk."""
+    return devices * (config.batch.chunk_rows or 1)
+
+
 def sizes_of(parts: Parts, multiple: int) -> tuple[Size, ...]:
     """The fixed shapes of training batches, planned from seeded draws over the run (the epoch's short last one too)."""
     config, lists = parts.config, parts.dataset.train

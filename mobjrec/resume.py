@@ -152,15 +152,13 @@ def state(
 def standing(folder: Path, seal: Mapping[str, Any] | None, rules: Evaluate) -> choice.Standing:
     """The best evaluation up to the state of this seal. A best step that was sealed later goes: it will come again."""
     checkpoint.forget(folder, seal["step"] if seal else 0, name=checkpoint.BEST)
-    if checkpoint.steps(folder, name=checkpoint.BEST) and not checkpoint.sealed(
-        folder, name=checkpoint.BEST, files=True
-    ):
-        warnings.warn(
-            f"the best step in {folder} is damaged and dropped: the best is chosen anew from here on", stacklevel=2
-        )
+    kept = checkpoint.sealed(folder, name=checkpoint.BEST, files=True)
+    if kept is None and checkpoint.steps(folder, name=checkpoint.BEST):
+        said = f"the best step in {folder} is damaged and dropped: the best is chosen anew from here on"
+        warnings.warn(said, stacklevel=2)
         checkpoint.forget(folder, -1, name=checkpoint.BEST)
-    # Nor is one left where the newest states were damaged and a later best step had replaced theirs.
-    if seal is None or not checkpoint.steps(folder, name=checkpoint.BEST):
+    # Nor is one kept where the newest states were damaged and a later best step had replaced theirs.
+    if seal is None or kept is None:
         return choice.Standing()
     return choice.found(seal["run"], rules)
 

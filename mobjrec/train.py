@@ -21,7 +21,7 @@ from mobjrec.errors import NumericError, Stopped
 from mobjrec.frozen import with_store
 from mobjrec.link import Link
 from mobjrec.optimizers import averaged
-from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
+from mobjrec.parts import Parts, assemble, multiple_of, shares_candidates, sizes_of
 from mobjrec.reading import warn_of_lists_of_one
 from mobjrec.report import not_finite, ranked_lists
 from mobjrec.saving import Saver
@@ -69,7 +69,7 @@ def run(
         state, seal = resume.state(folder, parts, devices, content, link)
         parts = with_store(parts, mesh.local(state.params))
         link.lead({"step": int(state.step)})
-        multiple = devices.size * (config.batch.chunk_rows or 1)
+        multiple = multiple_of(config, devices.size)
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
         changed = log.start(int(state.step), wandb=config.views.wandb, overridden=overridden)
