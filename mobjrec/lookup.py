@@ -61,9 +61,8 @@ def lookup(seam: str, use: str) -> Callable[..., Any]:
 
 def settled_by(seam: str, use: str) -> Callable[..., Any] | None:
     """The function NAME_settled that stands beside the one that `use` names, None where there is none."""
-    module, _, name = use.rpartition(":")
-    room = _module(module or ROOMS[seam])
-    return getattr(room, f"{name if module else name.replace('-', '_')}_settled", None)
+    function = lookup(seam, use)
+    return getattr(sys.modules[function.__module__], f"{function.__name__}_settled", None)
 
 
 def _in_room(seam: str, use: str) -> Callable[..., Any]:

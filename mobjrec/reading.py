@@ -23,12 +23,6 @@ from mobjrec.problems import Problem, dotted, report
 from mobjrec.resolve import Bound, bind
 from mobjrec.types import Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
 
-# What learns a share of 1 although its `predict` is no probability of its label, and what learns a gain.
-SHARES = ("sigmoid_cross_entropy", "satisfied_click")
-GAINS = ("softmax", "recall_at_k", "recall")
-# What learns the order within a list alone, of ours: where all its observed labels are equal, there is none.
-ORDERS = {*GAINS, "pairwise_logistic"}
-
 
 class Data(NamedTuple):
     """leaks: a sentence for each kind of leak between the splits"""
@@ -76,7 +70,7 @@ def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
     problems += _context(config, corpus)
     dataset = _noted(lambda: dataset_of(config, corpus, labels), problems)
     if dataset is not None and not problems:
-        problems += _unlearnt(config, objectives, dataset) or _unordered(config, objectives, dataset)
+        problems += _unlearnt(objectives, dataset) or _unordered(config, objectives, dataset)
     found = [] if dataset is None else _leaks(corpus, dataset)
     if config.lists.strict:
         problems += [f"lists.strict: {sentence}" for sentence in found]
@@ -182,24 +176,23 @@ def _outside(
     problems = []
     gains = any(name.partition("@")[0] == "ndcg" for name in config.evaluate.metrics)
     for name, objective in objectives.items():
-        learnt = _learnt(config.objectives[name])
-        share = objective.probability or not learnt.isdisjoint(SHARES)
-        gain = not learnt.isdisjoint(GAINS) or (gains and not objective.expectation)
-        for label in objective.labels if share or gain else ():
-            wrong = outside(corpus, labels[label].value, share, _file(config)) if label in labels else ""
+        measured = objective.label if gains and not objective.expectation else ""
+        for label, takes in zip(objective.labels, objective.takes or ("any",) * len(objective.labels), strict=True):
+            if label not in labels or (takes == "any" and label != measured):
+                continue
+            wrong = outside(corpus, labels[label].value, takes == "share", _file(config))
             problems += [f"objectives.{name}: label {label} {wrong}"] if wrong else []
     return problems
 
 
-def _unlearnt(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> list[str]:
+def _unlearnt(objectives: Mapping[str, Objective], dataset: Dataset) -> list[str]:
     """Labels of objectives that no training list knows, or of which none is above 0 where only those are learnt from."""
     problems = []
     for name, objective in objectives.items():
-        block = config.objectives[name]
-        gains = not _learnt(block).isdisjoint(GAINS) or block.settings.get("needs_relevant", False)
         for label in objective.labels:
             values = dataset.train.labels[label]
-            missing = "observed" if np.isnan(values).all() else "above 0" if gains and not (values > 0).any() else ""
+            nothing = objective.relevant and not (values > 0).any()
+            missing = "observed" if np.isnan(values).all() else "above 0" if nothing else ""
             if missing:
                 problems.append(
                     f"objectives.{name}: label {label} is {missing} in none of the {len(dataset.train.user)} training "
@@ -215,8 +208,8 @@ def _unordered(config: Config, objectives: Mapping[str, Objective], dataset: Dat
         return []
     problems = []
     for name, objective in objectives.items():
-        block, label = config.objectives[name], objective.label
-        if block.use not in ("single", "recall") or _learnt(block).isdisjoint(ORDERS) or label in dataset.everywhere:
+        label = objective.label
+        if not objective.order or label in dataset.everywhere:
             continue
         low, high = (one.reduceat(lists.labels[label], lists.start[:-1]) for one in (np.fmin, np.fmax))
         if (low < high).any():
@@ -233,12 +226,6 @@ def _unordered(config: Config, objectives: Mapping[str, Objective], dataset: Dat
             "hold both"
         )
     return problems
-
-
-def _learnt(block: Block) -> set[str]:
-    """The names of an objective's function and of its loss."""
-    loss = block.settings.get("loss")
-    return {block.use, loss["use"] if isinstance(loss, Mapping) else loss}
 
 
 def _file(config: Config) -> str:

@@ -156,6 +156,9 @@ class Objective(NamedTuple):
     probability: whether `predict` is a probability of a binary label (log loss and accuracy are then reported)
     expectation: whether `predict` estimates the label in its own unit (RMSE is then reported)
     label: the label that measures this objective in an evaluation; "" where none does
+    takes: what each of `labels` must be, "any", "gain" (>= 0) or "share" (0 to 1); () = any
+    order: whether it learns the order within a list alone: equal labels say nothing to it
+    relevant: whether a list whose labels are all 0 says nothing to it
     """
 
     value: Callable[..., tuple[Array, Array, Tree]]
@@ -167,6 +170,9 @@ class Objective(NamedTuple):
     probability: bool = False
     label: str = ""
     expectation: bool = False
+    takes: tuple[str, ...] = ()
+    order: bool = False
+    relevant: bool = False
 
 
 class Signals(NamedTuple):
@@ -251,6 +257,20 @@ class Loss(Protocol):
     """(scores [..., L], labels [..., L], *, where [..., L], weights [..., L] or None) -> [...], one value per list."""
 
     def __call__(self, scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array: ...
+
+
+class Facts(NamedTuple):
+    """What a loss wants of labels and promises of values; data and weightings are held against it before training.
+
+    labels: "any", "gain" (>= 0) or "share" (0 to 1)   order, relevant: as of an Objective
+    positive: whether no value is below 0   value: whether a score estimates the label in its own unit
+    """
+
+    labels: str = "any"
+    order: bool = False
+    relevant: bool = False
+    positive: bool = True
+    value: bool = False
 
 
 class Metric(Protocol):

@@ -80,7 +80,7 @@ FREE = {"types", "errors"}
 SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "base"}
 # The loop is read top to bottom, the seams are one page.
 LONGER = {("train", "run"): 120}
-LONGER_FILES = {"types": 450}
+LONGER_FILES = {"types": 470}
 
 
 def imports(name: str) -> set[str]:

@@ -12,6 +12,8 @@
 | recall_at_k | relevant where > 0 | 1 - smooth recall |
 """
 
+from mobjrec.losses.facts import facts_of as facts_of
+from mobjrec.losses.facts import states as states
 from mobjrec.losses.listwise import softmax
 from mobjrec.losses.pairwise import pairwise_logistic
 from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from mobjrec.losses.facts import states
 from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
+@states("gain", order=True, relevant=True)
 def softmax(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """Cross-entropy of a list's gains under the softmax of its scores.
 

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from mobjrec.losses.facts import states
 from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
+@states(order=True)
 def pairwise_logistic(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """softplus(-(s_i - s_j)) over the pairs with y_i > y_j, mean over these pairs. Burges et al. 2005 (RankNet).
 

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from mobjrec.losses.facts import states
 from mobjrec.losses.reduce import masked_mean
 from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 
+@states("share")
 def sigmoid_cross_entropy(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """Cross-entropy of a probability: softplus(s) - y s, mean over the items in `where`.
 
@@ -19,6 +21,7 @@ def sigmoid_cross_entropy(scores: Array, labels: Array, *, where: Array, weights
     return masked_mean(jax.nn.softplus(scores) - labels * scores, where, weights)
 
 
+@states(value=True)
 def squared(scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
     """(s - y)^2, mean over the items in `where`.
 
@@ -28,6 +31,7 @@ def squared(scores: Array, labels: Array, *, where: Array, weights: Array | None
     return masked_mean(jnp.square(jnp.where(where, scores, 0.0) - jnp.where(where, labels, 0.0)), where, weights)
 
 
+@states(value=True)
 def huber(scores: Array, labels: Array, *, where: Array, weights: Array | None = None, delta: float = 1.0) -> Array:
     """Squared near 0, linear beyond delta, mean over the items in `where`. Huber 1964.
 

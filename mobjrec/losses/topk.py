@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from mobjrec.losses.facts import states
 from mobjrec.ranks import check_lists, soft_ranks
 from mobjrec.types import Array
 
 
+@states("gain", order=True, relevant=True, positive=False)
 def recall_at_k(
     scores: Array,
     labels: Array,

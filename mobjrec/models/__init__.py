@@ -7,7 +7,6 @@ hold parameters. Dropout draws its masks from keys, one per row, user or shared 
 from mobjrec.models.bert import bert
 from mobjrec.models.dot import cosine, dot
 from mobjrec.models.mlp import mlp
-from mobjrec.models.pretrained import bert_settled as bert_settled
 from mobjrec.models.ranker import ranker
 from mobjrec.models.transformer import transformer
 

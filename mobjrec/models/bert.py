@@ -11,6 +11,7 @@ from mobjrec.models.dropout import check_rate
 from mobjrec.models.dropout import dropout as dropped
 from mobjrec.models.functional import opened, stack
 from mobjrec.models.pooling import pool_cls, pool_mean
+from mobjrec.models.pretrained import bert_settled as bert_settled
 from mobjrec.types import Array, Encoder, Texts
 
 EPSILON = 1e-12

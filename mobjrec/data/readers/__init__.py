@@ -3,7 +3,6 @@
 from mobjrec.data.readers.ml_100k import ml_100k
 from mobjrec.data.readers.ranklens import ranklens
 from mobjrec.data.readers.synthetic import synthetic
-from mobjrec.data.readers.synthetic import synthetic_settled as synthetic_settled
 from mobjrec.data.readers.table import table
 
 __all__ = ["ml_100k", "ranklens", "synthetic", "table"]
