@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mobjrec import losses, metrics
 from mobjrec.testing import check_loss, check_metric
+from mobjrec.testing.lists import WHERE, labels, lists
 
 
 def squares(scores, labels, where):
@@ -72,9 +74,40 @@ def overflows(scores, labels, *, where, weights=None):
     return ((jnp.log1p(jnp.exp(s)) - jnp.where(where, labels, 0.0) * s) * weights).sum(-1) / count(where)
 
 
+def coarse_in_half(scores, labels, *, where, weights=None):
+    return losses.squared((scores + 256.0) - 256.0, labels, where=where, weights=weights)
+
+
+def infinite_in_half(scores, labels, *, where, weights=None):
+    ones = jnp.ones_like(where, scores.dtype)
+    value = losses.squared(scores, labels, where=where, weights=weights)
+    return value * (1e-3 / (((ones + 1e-3) - ones).mean(-1)))
+
+
+@jax.custom_vjp
+def backward_alone(scores):
+    return scores
+
+
+backward_alone.defvjp(lambda scores: (scores, None), lambda _, slope: (slope,))
+
+
+def no_jvp(scores, labels, *, where, weights=None):
+    return losses.squared(backward_alone(scores), labels, where=where, weights=weights)
+
+
+def jvp_is_half(scores, labels, *, where, weights=None):
+    held = jax.lax.custom_linear_solve(lambda x: x, scores, lambda _, b: b, lambda _, slope: 2.0 * slope)
+    return losses.squared(held, labels, where=where, weights=weights)
+
+
 @pytest.mark.parametrize(
     "loss, failure",
     [
+        (coarse_in_half, "of bfloat16 scores and labels the value is"),
+        (infinite_in_half, "bfloat16 scores and labels is not finite"),
+        (no_jvp, "jvp fails"),
+        (jvp_is_half, "jvp disagrees with the gradient"),
         (over_all_lists, "one per list is wanted"),
         (no_gradient, "no score has a gradient"),
         (half_a_gradient, "disagrees with finite differences"),
@@ -92,6 +125,65 @@ def overflows(scores, labels, *, where, weights=None):
 def test_a_loss_that_breaks_a_promise_is_told_which(loss, failure):
     with pytest.raises(AssertionError, match=f"^{loss.__name__}: .*{failure}"):
         check_loss(loss)
+
+
+def wide(where, scores):
+    return jnp.where(where[..., None], scores, 0.0)
+
+
+def thresholds(scores, labels, *, where, weights=None):
+    """Whether a grade is above each of the thresholds."""
+    passed = labels[..., None] > jnp.arange(scores.shape[-1])
+    values = jax.nn.softplus(jnp.where(passed, -1.0, 1.0) * wide(where, scores)).sum(-1)
+    return losses.masked_mean(values, where, weights)
+
+
+def wide_mask_afterwards(scores, labels, *, where, weights=None):
+    values = ((scores - labels[..., None]) ** 2).mean(-1)
+    return jnp.sum(values * (1.0 if weights is None else weights), -1, where=where) / count(where)
+
+
+def first_item_counts_more(scores, labels, *, where, weights=None):
+    values = wide(where, scores).at[..., 0, :].multiply(2.0)
+    return thresholds(values, labels, where=where, weights=weights)
+
+
+def half_a_wide_gradient(scores, labels, *, where, weights=None):
+    held = scores.at[..., 1].set(0.5 * (scores + jax.lax.stop_gradient(scores))[..., 1])
+    return thresholds(held, labels, where=where, weights=weights)
+
+
+@pytest.mark.parametrize(
+    "loss, failure",
+    [
+        (wide_mask_afterwards, "nan under the mask changes the"),
+        (first_item_counts_more, "the order of the items changes the value"),
+        (half_a_wide_gradient, "disagrees with finite differences"),
+    ],
+)
+def test_a_loss_of_a_wide_head_that_breaks_a_promise_is_told_which(loss, failure):
+    with pytest.raises(AssertionError, match=f"^{loss.__name__}: .*{failure}"):
+        check_loss(loss, "graded", width=3)
+
+
+def test_a_loss_of_a_wide_head_that_keeps_them_passes():
+    check_loss(thresholds, "graded", width=3)
+
+
+def test_a_loss_that_needs_a_relevant_item_has_none_without():
+    check_loss(losses.softmax, "graded", needs_relevant=True)
+    with pytest.raises(AssertionError, match="lists without a relevant item have a value, exactly 0 is wanted"):
+        check_loss(losses.sigmoid_cross_entropy, needs_relevant=True)
+
+
+def test_labels_are_of_the_kind_that_the_loss_is_for():
+    seen = {kind: labels(kind)[WHERE] for kind in ("binary", "graded", "real", "positive")}
+    assert set(seen["binary"]) == {0, 1} and set(seen["graded"]) == {0, 1, 2, 3, 4}
+    assert seen["real"].min() < 0 and len(np.unique(seen["real"])) > 20
+    assert seen["positive"].min() == 0 and len(np.unique(seen["positive"])) > 10
+    assert set(lists("graded", width=3).labels[WHERE]) == {0, 1, 2, 3}
+    # A list without any, which `needs_relevant` is about, and one of nothing else.
+    assert all(not labels(kind)[4].any() and labels(kind)[5].all() for kind in ("binary", "graded", "positive"))
 
 
 def test_a_loss_that_stops_gradients_on_purpose_is_spared_the_differences():
@@ -124,9 +216,16 @@ def huge(scores, labels, *, where):
     return jnp.where(where.any(-1), jnp.exp(jnp.max(scores, -1, where=where, initial=0.0)), jnp.nan)
 
 
+def ranked_in_half(scores, labels, *, where):
+    # Not scores + 256: XLA may keep what lies between two roundings exact.
+    kept = scores if scores.dtype == jnp.float32 else jnp.round(scores)
+    return metrics.ndcg(kept, labels, where=where)
+
+
 @pytest.mark.parametrize(
     "metric, failure",
     [
+        (ranked_in_half, "of bfloat16 scores and labels the value is"),
         (zero_for_nothing, "a list without items gives 0.0, NaN is wanted"),
         (of_the_whole_width, "changes when its padding is cut away"),
         (first_item, "the order of the items changes the value"),
