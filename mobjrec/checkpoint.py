@@ -4,11 +4,12 @@
 holds every file's sha256, every leaf's shape and dtype, the versions at work and what the caller adds. `folder/best` is
 the same for the best step. Orbax alone restores a flipped byte without a word, casts dtypes silently and takes a
 half-written step for the newest. Saving and cleaning want the run folder's lock (record.py); reading does not.
-Of several processes, all of which have the whole state, the first one writes.
+Of several processes, all of which have the whole state, the first one alone comes here.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ from mobjrec.types import Tree
 SCHEMA = 1
 RECENT, BEST = "checkpoints", "best"
 LISTED = 20  # leaves that a message names before it only counts
-# Of several processes the first one writes and reads; orbax's barriers would wait for the others.
+# Orbax's barriers would wait for the other processes.
 ALONE = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="mobjrec")
 
 
@@ -52,36 +53,35 @@ def save(folder: Path, state: Tree, step: int, seal: dict[str, Any], *, name: st
 
 
 def write(folder: Path, state: Copied, step: int, seal: dict[str, Any], *, name: str = RECENT, keep: int = 2) -> None:
-    """Write a state as step `step` and seal it; then drop all but the `keep` newest sealed steps.
+    """Write a state as step `step` and seal it; then drop what it replaces: all but the `keep` newest steps up to it.
 
-    Returns when the seal is on disk; nothing older is touched before. A step that is there already and verifies is left
+    Returns when the seal is on disk; nothing else is touched before. A step that is there already and verifies is left
     as it is. `seal`: JSON values to find again with the state (hashes of config, tokeniser and data).
     Arrays without elements are kept in the seal alone.
 
     RunFolderError if the disk has less than 1.5 times the state's size free, if writing fails, or if a later step is
-    there that verifies; older steps are then as they were.
+    there that verifies; older steps are then as they were. A later best step is one of a course that is not this one's:
+    it is replaced, and so is one of this number with other bits.
     """
-    if jax.process_index() != 0:
-        return
     root = folder.resolve() / name
-    later = [other for other in steps(folder, name=name) if other >= step and not _examined(root, other)[1]]
-    if later == [step]:
-        return
-    if later:
-        raise RunFolderError(f"{root} holds step {later[-1]}; step {step} cannot be saved after it")
-    try:
-        clean(folder, name=name)
-        _write(root, step, {path: leaf for path, leaf in state.leaves.items() if leaf.size})
-        whole = {"schema": SCHEMA, "step": step, "tree": state.tree, "versions": versions(), "run": seal}
-        _write_seal(root, step, whole)
-    # Orbax tells of a full disk by ValueError.
-    except (OSError, ValueError) as error:
-        clean(folder, name=name)
-        raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
+    there = [other for other in steps(folder, name=name) if other >= step and not _examined(root, other)[1]]
+    if name != BEST and there[-1:] > [step]:
+        raise RunFolderError(f"{root} holds step {there[-1]}; step {step} cannot be saved after it")
+    if not (step in there and (name != BEST or _holds(root, step, state))):
+        try:
+            clean(folder, name=name)
+            _write(root, step, {path: leaf for path, leaf in state.leaves.items() if leaf.size})
+            whole = {"schema": SCHEMA, "step": step, "tree": state.tree, "versions": versions(), "run": seal}
+            _write_seal(root, step, whole)
+        # Orbax tells of a full disk by ValueError.
+        except (OSError, ValueError) as error:
+            clean(folder, name=name)
+            raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
     there = steps(folder, name=name)
-    # What came after `step` did not verify.
-    for old in there[:-keep] if there[-1] == step else [other for other in there if other > step]:
-        _drop(root, old)
+    kept = [other for other in there if other <= step][-keep:]
+    for other in there:
+        if other not in kept:
+            _drop(root, other)
 
 
 def latest(
@@ -114,10 +114,13 @@ def best(folder: Path, like: Tree, *, partial: bool = False) -> tuple[Tree, dict
     return latest(folder, like, name=BEST, partial=partial)
 
 
-def sealed(folder: Path, *, name: str = RECENT, files: bool = False) -> dict[str, Any] | None:
-    """The newest seal that is whole and of no newer schema, None where there is none. files: whose step verifies, too"""
+def sealed(folder: Path, *, name: str = RECENT, files: bool = False, until: float = math.inf) -> dict[str, Any] | None:
+    """The newest seal that is whole, of no newer schema and no later step, None where there is none.
+
+    files: whose step verifies, too
+    """
     root = folder.resolve() / name
-    for step in reversed(_present(root)):
+    for step in reversed([step for step in _present(root) if step <= until]):
         seal, fault = (_examined if files else _seal)(root, step)
         if seal and not fault and seal["schema"] <= SCHEMA:
             return seal
@@ -132,17 +135,16 @@ def steps(folder: Path, *, name: str = RECENT) -> list[int]:
 
 def forget(folder: Path, after: int, *, name: str = RECENT) -> None:
     """Remove steps later than `after`: a run that goes on from there makes them again. Wants the run folder's lock."""
-    if jax.process_index() == 0:
-        root = folder.resolve() / name
-        for step in _present(root):
-            if step > after:
-                _drop(root, step)
+    root = folder.resolve() / name
+    for step in _present(root):
+        if step > after:
+            _drop(root, step)
 
 
 def clean(folder: Path, *, name: str = RECENT) -> None:
     """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
     root = folder.resolve() / name
-    if jax.process_index() != 0 or not root.is_dir():
+    if not root.is_dir():
         return
     for path in root.iterdir():
         if ".orbax-checkpoint-tmp" in path.name and path.is_dir():
@@ -197,7 +199,9 @@ def _write(root: Path, step: int, leaves: dict[str, np.ndarray]) -> None:
 
 
 def _write_seal(root: Path, step: int, seal: dict[str, Any]) -> None:
-    seal = {**seal, "files": _hashes(root / str(step))}
+    files = sorted(path for path in (root / str(step)).rglob("*") if path.is_file())
+    sizes = {path: {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
+    seal = {**seal, "files": {str(path.relative_to(root / str(step))): told for path, told in sizes.items()}}
     text = json.dumps({**seal, "sha256": _digest(seal)}, indent=1, allow_nan=False)
     temporary = root / f".seal-{step}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
@@ -216,11 +220,6 @@ def _seal_file(root: Path, step: int) -> Path:
 
 def _digest(seal: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(seal, sort_keys=True).encode()).hexdigest()
-
-
-def _hashes(step: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(path for path in step.rglob("*") if path.is_file())
-    return {str(path.relative_to(step)): {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
 
 
 def _hash(path: Path) -> str:
@@ -278,6 +277,14 @@ def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
     return seal, ""
 
 
+def _holds(root: Path, step: int, state: Copied) -> bool:
+    """Whether a step that verifies is this state bit for bit."""
+    if _seal(root, step)[0]["tree"] != state.tree:
+        return False
+    found = _read(root, step, state.leaves)
+    return all(found[path].tobytes() == leaf.tobytes() for path, leaf in state.leaves.items())
+
+
 def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> None:
     shown = lambda spec: f"{spec['dtype']}{spec['shape']}"
     stored, expected = seal["tree"], {path: _spec(leaf) for path, leaf in _leaves(like).items()}
@@ -289,16 +296,13 @@ def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> N
         if path in stored and stored[path] != expected[path]
     ]
     parts = [("missing", missing), ("unexpected", unexpected), ("changed", changed)]
-    told = [f"{len(rows)} {word}: {_listed(rows)}" for word, rows in parts if rows]
+    more = lambda rows: f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    told = [f"{len(rows)} {word}: {', '.join(rows[:LISTED])}{more(rows)}" for word, rows in parts if rows]
     if told:
         raise RunFolderError(
             f"step {seal['step']} in {root} is of another model or optimizer; leaves {'; '.join(told)}. "
             "Use the config that the run was started with, or a new run folder."
         )
-
-
-def _listed(rows: list[str]) -> str:
-    return ", ".join(rows[:LISTED]) + (f" and {len(rows) - LISTED} more" if len(rows) > LISTED else "")
 
 
 def _read(root: Path, step: int, like: Tree) -> Tree:
@@ -331,19 +335,15 @@ def _target(leaf: Any) -> jax.ShapeDtypeStruct | np.ndarray:
 def _restored(leaf: Any, value: jax.Array | np.ndarray) -> Any:
     """The value in the kind of `leaf`: typed key, JAX array, numpy array or scalar, Python number."""
     if _is_key(leaf):
-        return jax.random.wrap_key_data(value, impl=_implementation(leaf))
+        # `key_impl` takes no ShapeDtypeStruct, but a traced key, which is one in all else.
+        found: list[Any] = []
+        jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+        return jax.random.wrap_key_data(value, impl=found[0])
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return value if isinstance(value, jax.Array) else jax.device_put(value, _target(leaf).sharding)
     if isinstance(leaf, np.ndarray):
         return np.asarray(value)
     return np.asarray(value)[()] if isinstance(leaf, np.generic) else np.asarray(value).item()
-
-
-def _implementation(leaf: Any) -> Any:
-    # `key_impl` takes no ShapeDtypeStruct, but a traced key, which is one in all else.
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
-    return found[0]
 
 
 def _sentence(error: Exception) -> str:

@@ -150,17 +150,21 @@ def state(
 
 
 def standing(folder: Path, seal: Mapping[str, Any] | None, rules: Evaluate) -> choice.Standing:
-    """The best evaluation up to the state of this seal. A best step that was sealed later goes: it will come again."""
-    checkpoint.forget(folder, seal["step"] if seal else 0, name=checkpoint.BEST)
-    kept = checkpoint.sealed(folder, name=checkpoint.BEST, files=True)
-    if kept is None and checkpoint.steps(folder, name=checkpoint.BEST):
+    """The best evaluation up to the state of this seal, whose step is in `best/`.
+
+    A best step that was sealed later will come again: where one up to that state is there it goes, else it stays to be
+    read until another replaces it.
+    """
+    at, name = seal["step"] if seal else 0, checkpoint.BEST
+    kept = checkpoint.sealed(folder, name=name, files=True, until=at)
+    if kept is not None:
+        checkpoint.forget(folder, at, name=name)
+        return choice.found(seal["run"], rules)
+    if checkpoint.steps(folder, name=name) and checkpoint.sealed(folder, name=name, files=True) is None:
         said = f"the best step in {folder} is damaged and dropped: the best is chosen anew from here on"
         warnings.warn(said, stacklevel=2)
-        checkpoint.forget(folder, -1, name=checkpoint.BEST)
-    # Nor is one kept where the newest states were damaged and a later best step had replaced theirs.
-    if seal is None or kept is None:
-        return choice.Standing()
-    return choice.found(seal["run"], rules)
+        checkpoint.forget(folder, -1, name=name)
+    return choice.Standing()
 
 
 def unchanged(folder: Path, content: Mapping[str, Any]) -> None:

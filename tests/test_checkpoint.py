@@ -221,6 +221,40 @@ def test_an_earlier_step_than_a_good_one_is_an_error(folder):
     assert checkpoint.steps(folder) == [10, 20]
 
 
+def test_a_later_best_step_is_read_until_another_is_sealed(tmp_path, monkeypatch):
+    put = lambda step, bits: checkpoint.save(tmp_path, state(bits), step, {}, name=checkpoint.BEST, keep=1)
+    put(20, 20)
+    best = lambda: checkpoint.best(tmp_path, state(0))[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_seal", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            put(10, 10)
+    equal(best(), state(20))
+    put(10, 10)
+    equal(best(), state(10))
+    assert checkpoint.steps(tmp_path, name=checkpoint.BEST) == [10]
+    # The same number on another course is another step; the same bits are left as they lie.
+    put(10, 11)
+    equal(best(), state(11))
+    written = [path.stat().st_mtime_ns for path in sorted((tmp_path / "best").rglob("*"))]
+    put(10, 11)
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "best").rglob("*"))] == written
+
+
+def test_of_one_step_kept_the_earlier_is_whole_until_the_next_is_sealed(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, state(10), 10, {}, keep=1)
+    seal, seen = checkpoint._write_seal, []
+
+    def sealing(*given):
+        seen.append(int(checkpoint.latest(tmp_path, state(0))[0].step))
+        seal(*given)
+        seen.append(int(checkpoint.latest(tmp_path, state(0))[0].step))
+
+    monkeypatch.setattr(checkpoint, "_write_seal", sealing)
+    checkpoint.save(tmp_path, state(20), 20, {}, keep=1)
+    assert seen == [10, 20] and checkpoint.steps(tmp_path) == [20]
+
+
 def test_another_tree_is_refused_leaf_by_leaf(folder):
     other = State(jnp.int32(0), {"encoder": {"kernel": jnp.ones((2, 4)), "scale": jnp.ones(3)}}, ())
     with pytest.raises(RunFolderError) as error:

@@ -396,6 +396,26 @@ def test_a_damaged_best_step_is_dropped_with_a_word_and_the_run_goes_on(plain, c
     assert result["steps"] == 6 and checkpoint.sealed(parts, name=checkpoint.BEST, files=True)
 
 
+def test_a_best_step_outlives_the_states_that_are_removed_by_hand(plain, cache, tmp_path, monkeypatch):
+    parts, chosen = shutil.copytree(plain, tmp_path / "parts"), []
+    shutil.rmtree(parts / "checkpoints")
+    (parts / "result.json").unlink()
+    write = checkpoint.write
+
+    def written(folder, state, step, seal, **names):
+        chosen.append(checkpoint.sealed(folder, name=checkpoint.BEST, files=True)["step"])
+        write(folder, state, step, seal, **names)
+
+    monkeypatch.setattr(checkpoint, "write", written)
+    before = checkpoint.sealed(plain, name=checkpoint.BEST)["step"]
+    assert before > 1
+    train.run(load(TINY, IDS), parts, cache, quiet=True)
+    assert_same(ids_final(parts, cache), ids_final(plain, cache))
+    assert rows(parts) == rows(plain)
+    assert chosen[0] == before and len(chosen) >= 6
+    assert json.loads((parts / "result.json").read_text())["chosen"] == before
+
+
 def test_steps_passed_over_are_counted_over_a_resume(tmp_path):
     with record.open(tmp_path / "run", "seed: 0") as log:
         log.start(0)
