@@ -169,11 +169,23 @@ def value_of(change):
     return value
 
 
+def _turned(scores, where):
+    """0, with a gradient to the first item that is there."""
+    first = jnp.where(where & (jnp.cumsum(where, -1) == 1), scores, 0.0).sum(-1)
+    return first - jax.lax.stop_gradient(first)
+
+
 BROKEN: dict[str, Objective] = {
     "heads": broken(heads={"dwell": 1, "click": 1}),
     "labels": broken(labels=("dwell", "click")),
     "which it does not read": broken(label="click"),
     "padding list is spoken of": broken(value=value_of(lambda v, s, o, b: (v, s | True))),
+    "order of the items": broken(
+        value=value_of(lambda v, s, o, b: (v + jnp.where(s, b.observed["dwell"][:, 0] * 1.0, 0.0), s))
+    ),
+    "does not permute the gradient": broken(
+        value=value_of(lambda v, s, o, b: (v + _turned(o.scores["dwell"], b.observed["dwell"]), s))
+    ),
     "not one per list": broken(value=value_of(lambda v, s, o, b: (v.mean(), s))),
     "under the mask": broken(value=value_of(lambda v, s, o, b: (v + o.scores["dwell"].sum(-1), s))),
     "not observed": broken(
@@ -191,6 +203,19 @@ BROKEN: dict[str, Objective] = {
 def test_the_suite_notices(complaint):
     with pytest.raises(AssertionError, match=complaint):
         check_objective(BROKEN[complaint])
+
+
+@pytest.mark.parametrize("kind", ["graded", "real", "positive"])
+def test_an_objective_of_other_labels_than_0_and_1(kind):
+    seen = _batch(OBJECTIVES["squared"], kind).labels["dwell"][:2]
+    assert {"graded": seen.max() > 1, "real": seen.min() < 0, "positive": len(np.unique(seen)) > 3}[kind]
+    check_objective(OBJECTIVES["squared"], labels=kind)
+    # Below 0 where a label is above 1, which labels 0 and 1 do not show.
+    high = lambda b: jnp.where(b.observed["dwell"], b.labels["dwell"], 0.0) > 1
+    below = broken(value=value_of(lambda v, s, o, b: (v - 99.0 * high(b).sum(-1), s)))
+    check_objective(below)
+    with pytest.raises(AssertionError, match="declared positive"):
+        check_objective(below, labels=kind)
 
 
 def test_a_masked_list_has_no_gradient_whatever_stands_there():

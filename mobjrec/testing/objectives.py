@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mobjrec.testing.lists import Kind
 from mobjrec.types import Batch, Clock, LabelSpec, Objective, Outputs, Side, SideSpec, Spec, Tree
 
 LISTS, ITEMS, WIDTH = 5, 6, 4
@@ -27,18 +28,19 @@ class Recorded(dict):
         return super().__getitem__(name)
 
 
-def check_objective(objective: Objective) -> None:
+def check_objective(objective: Objective, labels: Kind = "binary") -> None:
     """Every promise of an objective; AssertionError says which does not hold.
 
     One finite value per list with finite gradient to scores and parameters for any `where`, fully masked too, and for
-    scores of +-1e3; what stands under `where`, and a label that is not observed, has no influence on value or gradient;
-    a padding list is not spoken of; a fully masked batch speaks of nothing; some score has a gradient; memory keeps its
-    form; heads and labels read are those declared; `predict` is finite, [B, L], in [0, 1] where it is a probability;
-    `positive` holds. Labels are 0 or 1.
+    scores of +-1e3; the order of items, what stands under `where`, and a label that is not observed, have no influence
+    on value or gradient; a padding list is not spoken of; a fully masked batch speaks of nothing; some score has a
+    gradient; memory keeps its form; heads and labels read are those declared; `predict` is finite, [B, L], in [0, 1]
+    where it is a probability; `positive` holds.
+    labels: what every label holds: 0/1, grades 0 to 4, any number, or numbers >= 0 with zeros.
     """
     params, memory = objective.init(jax.random.key(0), _spec(objective)) if objective.init else ((), ())
     call = _call(objective, params, memory)
-    outputs, batch = _outputs(objective), _batch(objective)
+    outputs, batch = _outputs(objective), _batch(objective, labels)
     value, speaks, after = jax.eval_shape(lambda: objective.value(outputs, batch, params, memory, _clock()))
     shapes = [value.shape, speaks.shape]
     _check(shapes == [(LISTS,)] * 2, f"value is {shapes[0]} and speaks {shapes[1]}, not one per list")
@@ -48,6 +50,7 @@ def check_objective(objective: Objective) -> None:
     _check_finite("ordinary scores", value, grads)
     _check(any(np.abs(grad).max() > 0 for grad in grads[0].values()), "no score has a gradient")
     _check_declared(objective, params, memory, outputs, batch)
+    _check_order(call, outputs, batch, (value, speaks, grads))
     _check_masked(objective, call, outputs, batch, (value, speaks, grads))
     _check_extremes(objective, call, outputs, batch)
     _check_memory(memory, after)
@@ -66,6 +69,17 @@ def _check_declared(objective: Objective, params: Tree, memory: Tree, outputs: O
     read = labels.read | observed.read
     _check(read == set(objective.labels), f"labels {sorted(read)} are read, {sorted(objective.labels)} declared")
     _check(objective.label in ("", *objective.labels), f"label is {objective.label!r}, which it does not read")
+
+
+def _check_order(call: Callable[..., Any], outputs: Outputs, batch: Batch, wanted: tuple[Any, ...]) -> None:
+    order = np.random.default_rng(2).permutation(ITEMS)
+    fields = ("items", "context", "context_ids", "labels", "observed", "where", "weights", "log_q")
+    moved = batch._replace(**{field: jax.tree.map(lambda a: a[:, order], getattr(batch, field)) for field in fields})
+    scores = {name: score[:, order] for name, score in outputs.scores.items()}
+    value, speaks, (grads, own) = call(outputs._replace(scores=scores, items=outputs.items[:, order]), moved)
+    wanted_grads = {name: grad[:, order] for name, grad in wanted[2][0].items()}
+    _check(_close((value, speaks), wanted[:2]), "the order of the items changes the value")
+    _check(_close((grads, own), (wanted_grads, wanted[2][1])), "permuting the items does not permute the gradient")
 
 
 def _check_masked(
@@ -142,7 +156,7 @@ def _outputs(objective: Objective) -> Outputs:
     )
 
 
-def _batch(objective: Objective) -> Batch:
+def _batch(objective: Objective, kind: Kind = "binary") -> Batch:
     random = np.random.default_rng(1)
     labels, observed = {}, {}
     for number, name in enumerate((*objective.labels, "another label")):
@@ -150,6 +164,8 @@ def _batch(objective: Objective) -> Batch:
         seen[:2, :2], seen[2, 2], seen[3] = True, True, False
         value = random.integers(0, 2, WHERE.shape).astype(np.float32)
         value[:2, number % 2] = 1.0
+        if kind != "binary":
+            value = _spread(value, kind, random)
         labels[name], observed[name] = np.where(seen, value, 0.0).astype(np.float32), seen
     none = Side(None, np.zeros((LISTS, 0), np.int32), np.zeros((LISTS, 0), np.float32))
     items = Side(None, np.zeros((LISTS, ITEMS, 0), np.int32), np.zeros((LISTS, ITEMS, 0), np.float32))
@@ -159,6 +175,14 @@ def _batch(objective: Objective) -> Batch:
         random.uniform(0.5, 2.0, WHERE.shape).astype(np.float32), np.zeros(WHERE.shape, np.float32),
         np.array([0, 1, 2, 3, -1], np.int32),
     )  # fmt: skip
+
+
+def _spread(relevant: np.ndarray, kind: Kind, random: np.random.Generator) -> np.ndarray:
+    """Labels of that kind, 0 where `relevant` [B, L] is, but for any number."""
+    if kind == "real":
+        return random.normal(0.0, 2.0, relevant.shape)
+    some = random.integers(1, 5, relevant.shape) if kind == "graded" else random.lognormal(size=relevant.shape)
+    return relevant * some
 
 
 def _spec(objective: Objective) -> Spec:
