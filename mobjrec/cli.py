@@ -197,11 +197,12 @@ def data_show(name: CorpusOrConfig, changes: Changes = None) -> None:
 def data_check(config: ConfigFile, changes: Changes = None) -> None:
     """Read all that a config needs of its data, and name every problem with file, row and column."""
     from mobjrec.defaults import settled
-    from mobjrec.reading import data_of, objectives_of, warn_of_lists_of_one
+    from mobjrec.reading import data_of, objectives_of, warn_of
 
     found = settled(_config(config, changes)[1])
-    corpus, dataset, leaks = data_of(found, objectives_of(found))
-    warn_of_lists_of_one(found, dataset)
+    objectives = objectives_of(found)
+    corpus, dataset, leaks = data_of(found, objectives)
+    warn_of(found, objectives, dataset)
     counts = f"{len(corpus.users.id)} users, {len(corpus.items.id)} items, {len(corpus.events.user)} events"
     print("\n".join([f"{counts}: {'leaks between the splits' if leaks else 'no problem found'}", *leaks]))
 

@@ -23,7 +23,7 @@ from mobjrec.errors import UserError
 from mobjrec.overrides import override
 from mobjrec.parts import doubts_of, feed_of
 from mobjrec.problems import Problem, report
-from mobjrec.reading import bound, data_of, inputs_of, objectives_of, warn_of_lists_of_one
+from mobjrec.reading import bound, data_of, inputs_of, objectives_of, warn_of
 from mobjrec.resolve import bind
 from mobjrec.types import Dataset, Input, Table
 
@@ -36,8 +36,9 @@ def described(config: Config, cache: Path) -> Group:
     No model is built; where the tokenizer's weights are not here, a sentence says so in place of the lengths.
     """
     config = settled(config)
-    corpus, dataset, leaks = data_of(config, objectives_of(config))
-    warn_of_lists_of_one(config, dataset)
+    objectives = objectives_of(config)
+    corpus, dataset, leaks = data_of(config, objectives)
+    warn_of(config, objectives, dataset)
     inputs, missing, cut = inputs_of(config), _missing(config), {}
     shown = [tree(show(corpus, dataset))]
     if missing:

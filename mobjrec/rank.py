@@ -70,7 +70,7 @@ class Trained(NamedTuple):
 
         items: what to rank in place of the catalogue: ids, or a Table, a file, a data frame or a list of dicts, as
         `told_items` reads it. Items of the corpus are ranked as in the catalogue, whatever else is told of them; others
-        through what is told
+        through what is told. An id that is given twice is ranked once
         prefer: {objective: weight}, equal by default
         again: also what the user is known to have liked already
         text: one text an event, newest first, each in the place of an event in the user's template
@@ -81,7 +81,7 @@ class Trained(NamedTuple):
             raise UserError(f"top is {top!r}; it must be a whole number of at least 1")
         prefer = checked_preference(self.parts, prefer)
         who = self._user(user, text, item)
-        ranked = self.items if items is None else self._told(items)
+        ranked = self.items if items is None else self._told(items, once=True)
         if not len(ranked.id):
             raise UserError("items is empty; give those to rank, or none to rank the catalogue")
         found = self._predicted(who, ranked)
@@ -137,11 +137,11 @@ class Trained(NamedTuple):
         return np.asarray(self._told(items, named=False).matrix)
 
     @notes.shown()
-    def _told(self, items: Any, named: bool = True) -> Items:
+    def _told(self, items: Any, named: bool = True, once: bool = False) -> Items:
         """The items that are meant: those of the corpus as they are, others through what is told."""
         known, table = self.items, None
         if isinstance(items, list | tuple | np.ndarray) and all(isinstance(one, str) for one in items):
-            row = self._rows("item", items)
+            row = self._rows("item", list(dict.fromkeys(items)) if once else items)
         else:
             table, row = told_items(self.parts, items, self.rows["item"], named)
         new = np.flatnonzero(row < 0)

@@ -123,7 +123,13 @@ def inputs_of(config: Config) -> dict[str, Input]:
     return {own: Input(**config.model.settings.get(own, {})) for own in ("user", "item")}
 
 
-def warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
+def warn_of(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> None:
+    """Warn of data that training or evaluation can take and learn nothing from."""
+    _warn_of_lists_of_one(config, dataset)
+    _warn_of_constants(config, objectives, dataset)
+
+
+def _warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
     """Warn where most lists that are ranked as logged hold one item: any order of them is the best one."""
     parts = {"training": (config.candidates, [dataset.train]), "evaluation": (None, [dataset.valid, dataset.test])}
     parts["evaluation"] = (config.evaluate.candidates or config.candidates, parts["evaluation"][1])
@@ -139,6 +145,23 @@ def warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
             "lists.window (lists.eval_window)",
             stacklevel=2,
         )
+
+
+def _warn_of_constants(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> None:
+    """Warn of labels that have one value wherever training knows them, and of which no drawn item is a 0."""
+    drawn = config.candidates.use in ("uniform", "in_batch", "catalogue")
+    for name, objective in objectives.items():
+        for label in objective.labels:
+            values = dataset.train.labels[label]
+            low, high = np.nanmin(values), np.nanmax(values)
+            if low < high or (drawn and label in dataset.everywhere and low):
+                continue
+            warnings.warn(
+                f"objectives.{name}: label {label} is {low:g} wherever training knows it, so no item can be told from "
+                "another by it: mend its column or rule, or, where what was never shown should count as 0, derive it "
+                "with `known: everywhere` and let `candidates` draw items",
+                stacklevel=2,
+            )
 
 
 def _noted(make: Callable[[], Any], problems: list[str], where: str = "") -> Any:

@@ -22,7 +22,7 @@ from mobjrec.frozen import with_store
 from mobjrec.link import Link
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, multiple_of, shares_candidates, sizes_of
-from mobjrec.reading import warn_of_lists_of_one
+from mobjrec.reading import warn_of
 from mobjrec.report import not_finite, ranked_lists
 from mobjrec.saving import Saver
 from mobjrec.state import TrainState
@@ -73,7 +73,7 @@ def run(
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
         changed = log.start(int(state.step), wandb=config.views.wandb, overridden=overridden)
-        warn_of_lists_of_one(config, parts.dataset)
+        warn_of(config, parts.objectives, parts.dataset)
         clock = {"prepare": time.monotonic() - began}
         clock |= dict.fromkeys(("compile", "wait", "train", "evaluate", "save"), 0.0)
         number, lists, rules, met = int(state.step), config.batch.lists, config.evaluate, set()

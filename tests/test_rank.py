@@ -190,6 +190,8 @@ def test_known_items_among_new_ones_keep_what_they_are(trained):
     assert np.abs(vectors[1] - vectors[0]).max() > 1e-4
     np.testing.assert_allclose(vectors[1], trained.encode_items([rows[1]])[0], atol=1e-5)
     assert {row["item"] for row in trained.rank("u1", items=rows, again=True)} == {"i5", "new", "i9"}
+    twice = trained.rank("u1", items=["i5", "i9", "i5"], again=True)
+    assert sorted(row["item"] for row in twice) == ["i5", "i9"]
     for items, says in (([], "items is empty"), (["i5", "x"], "no item 'x'")):
         with pytest.raises(UserError, match=says):
             trained.rank("u1", items=items)

@@ -12,7 +12,7 @@ from mobjrec.data.corpus import events_from, table_from
 from mobjrec.defaults import load, settled
 from mobjrec.describe import described, joined, named
 from mobjrec.errors import UserError
-from mobjrec.reading import data_of, objectives_of, warn_of_lists_of_one
+from mobjrec.reading import data_of, objectives_of, warn_of
 from mobjrec.types import Corpus
 from mobjrec.yaml_writer import written
 
@@ -278,14 +278,30 @@ def test_a_label_of_a_table_is_named_with_file_and_row(tmp_path, monkeypatch):
 )
 def test_lists_of_one_that_are_ranked_as_logged_are_told(changes, told, recwarn):
     one = config({"alone": True}, **changes)
-    warn_of_lists_of_one(one, data_of(one, objectives_of(one)).dataset)
+    warn_of(one, objectives_of(one), data_of(one, objectives_of(one)).dataset)
     said = [str(one.message) for one in recwarn.list]
     assert len(said) == bool(told)
     if told:
         assert told in said[0]
         assert all(word in said[0] for word in ("catalogue", "in_batch", "lists.window"))
-    warn_of_lists_of_one(config(**changes), found(**changes).dataset)
+    warn_of(config(**changes), objectives_of(config(**changes)), found(**changes).dataset)
     assert len(recwarn.list) == len(said)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_label_of_one_value_is_told(everywhere, recwarn, monkeypatch):
+    data = mine()
+    liked = data.events.feedback["click"] * 0 + 1
+    there = data._replace(events=data.events._replace(feedback={**data.events.feedback, "click": liked}))
+    monkeypatch.setattr("test_reading.mine", lambda: there)
+    one = config(objectives={"mine": SIGMOID}, labels=EVERYWHERE if everywhere else {}, candidates=IN_BATCH)
+    objectives = objectives_of(one)
+    warn_of(one, objectives, data_of(one, objectives).dataset)
+    said = [str(one.message) for one in recwarn.list]
+    if everywhere:
+        assert not said
+    else:
+        assert said[0].startswith("objectives.mine: label click is 1 wherever training knows it")
 
 
 def printed(group) -> str:
