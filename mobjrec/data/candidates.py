@@ -1,13 +1,14 @@
 """Which items a list ranks. A set shared by all lists of a batch is scored once, never gathered per list."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 
 from mobjrec.errors import UserError
 from mobjrec.types import Candidates, Dataset, Drawn, Lists
 
-__all__ = ["as_logged", "catalogue", "in_batch", "uniform"]
+__all__ = ["as_logged", "catalogue", "in_batch", "popularity", "uniform"]
 
 
 def as_logged(size: int | None = None) -> Candidates:
@@ -49,31 +50,53 @@ def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
     return draw
 
 
-def in_batch(negatives: int = 0, size: int | None = None) -> Candidates:
-    """One set for all lists: the items of all of them, each once, and `negatives` more drawn uniformly.
+def in_batch(
+    negatives: int = 0, size: int | None = None, power: float = 0.0, same: Literal["item", "text"] = "item"
+) -> Candidates:
+    """One set for all lists: the items of all of them, each once, and `negatives` more drawn from the catalogue.
 
-    For a list, items of others that its user met in this or an earlier split are masked: they are false negatives.
-    log_q is the log of an item's share of training events, written down for losses of one's own: none here reads it,
-    so scores are not corrected for how often an item is drawn.
-    UserError for less than 0 negatives and a size below 1.
+    power: of an item's training events by which it is drawn: 0 uniformly (mixed negatives, Yang et al. 2020), 1 by
+        popularity
+    same: what makes a candidate a false negative of a list, masked there: "item", that its user met it in this or an
+        earlier split; "text", also that all its text columns equal those of an item that the user met
+
+    log_q is the log-probability that an item is in the set, by the batch's items or by the draw, every item counting
+    one event more than it has: what `sampled_softmax` subtracts. UserError for less than 0 negatives, a size below 1, a
+    power below 0.
     """
     if negatives < 0:
         raise UserError(f"candidates.negatives is {negatives}; it must be 0 or more")
+    if not 0 <= power < np.inf:
+        raise UserError(f"candidates.power is {power}; it must be 0 or more")
+    if same not in ("item", "text"):
+        raise UserError(f"candidates.same is {same!r}; it may be item or text")
     _check_size(size)
+    shares, group = _once(_shares), _once(_texts)
 
     def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
         catalogue = len(dataset.items.id)
-        counts = np.bincount(dataset.train.item, minlength=catalogue) + 1.0
-        share = np.log(counts / counts.sum())
+        shown, drawn = shares(dataset, power)
         own = logged(lists, rows, size or longest(lists), random)
         found = lists.item[own[own >= 0]]
-        distinct = np.unique(np.concatenate([found, random.integers(0, catalogue, negatives, dtype=np.int32)]))
+        more = random.integers(0, catalogue, negatives, dtype=np.int32)
+        if power:
+            more = random.choice(catalogue, negatives, p=drawn).astype(np.int32)
+        distinct = np.unique(np.concatenate([found, more]))
         item = np.full(own.size + negatives, -1, np.int32)
         item[: len(distinct)] = distinct
-        log_q = np.where(item >= 0, share[item], 0.0).astype(np.float32)
-        return _shared(dataset, lists, rows, own, item, log_q, lists.split)
+        absent = len(found) * np.log1p(-shown[distinct]) + negatives * np.log1p(-drawn[distinct])
+        log_q = np.zeros(len(item), np.float32)
+        log_q[: len(distinct)] = np.log(-np.expm1(absent))
+        return _shared(dataset, lists, rows, own, item, log_q, lists.split, group(dataset) if same == "text" else None)
 
     return draw
+
+
+def popularity(
+    negatives: int = 256, size: int | None = None, power: float = 1.0, same: Literal["item", "text"] = "item"
+) -> Candidates:
+    """`in_batch` with negatives drawn by their training events to a power: 1, or 0.75 as in Mikolov et al. 2013."""
+    return in_batch(negatives, size, power, same)
 
 
 def catalogue(exclude: Literal["earlier", "train", "none"] = "earlier") -> Candidates:
@@ -134,7 +157,14 @@ def _padded(lists: Lists, own: np.ndarray) -> Drawn:
 
 
 def _shared(
-    dataset, lists: Lists, rows: np.ndarray, own: np.ndarray, item: np.ndarray, log_q: np.ndarray, until: int
+    dataset: Dataset,
+    lists: Lists,
+    rows: np.ndarray,
+    own: np.ndarray,
+    item: np.ndarray,
+    log_q: np.ndarray,
+    until: int,
+    group: np.ndarray | None = None,
 ) -> Drawn:
     """The candidate set `item` [L], ascending but for padding, for all lists; the lists' own rows are found in it."""
     row = np.full((len(rows), len(item)), -1)
@@ -143,15 +173,18 @@ def _shared(
     row[who, np.searchsorted(item[:real], lists.item[own[who, place]])] = own[who, place]
     where = (rows >= 0)[:, None] & (item >= 0)[None, :]
     if until >= 0:
-        where = where & ~_met(dataset, lists, rows, np.broadcast_to(item, where.shape), until)
+        where = where & ~_met(dataset, lists, rows, np.broadcast_to(item, where.shape), until, group)
     where = where | (row >= 0)
     weights = np.where(row >= 0, lists.weights[row], 1.0).astype(np.float32)
     return Drawn(item[None], row, where, weights, log_q[None])
 
 
-def _met(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int) -> np.ndarray:
-    """[B, L] whether the list's user met the item in a split up to `until`."""
+def _met(
+    dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int, group: np.ndarray | None = None
+) -> np.ndarray:
+    """[B, L] whether the list's user met the item, or one of its group [items], in a split up to `until`."""
     start, seen, split = dataset.seen
+    item = item if group is None else group[item]
     met = np.zeros(item.shape, bool)
     for line, row in enumerate(rows):
         if row < 0:
@@ -159,6 +192,35 @@ def _met(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, unt
         user = lists.user[row]
         span = slice(start[user], start[user + 1])
         mine = seen[span][split[span] <= until]
+        mine = mine if group is None else np.sort(group[mine])
         if len(mine):
             met[line] = mine[np.minimum(np.searchsorted(mine, item[line]), len(mine) - 1)] == item[line]
     return met
+
+
+def _shares(dataset: Dataset, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """([items] each item's share of training events, its share of what is drawn), with one event more than it has."""
+    counts = np.bincount(dataset.train.item, minlength=len(dataset.items.id)) + 1.0
+    raised = counts**power
+    # Just below 1, so that the logarithm of what is left is finite in a catalogue of one.
+    return tuple(np.minimum(one / one.sum(), 1 - 1e-12) for one in (counts, raised))
+
+
+def _texts(dataset: Dataset) -> np.ndarray:
+    """[items] a number that items share whose text columns are all equal; an item without any text has its own."""
+    columns = [np.unique(column, return_inverse=True)[1] for column in dataset.items.text.values()]
+    blank = np.array([column == "" for column in dataset.items.text.values()]).all(0) if columns else True
+    own = np.where(blank, np.arange(len(dataset.items.id)), -1)
+    return np.unique(np.stack([own, *columns]), axis=1, return_inverse=True)[1]
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, called again only for another dataset: a draw a step must not count the whole table each time."""
+    kept: list[Any] = [None, None]
+
+    def call(dataset: Dataset, *rest: Any) -> Any:
+        if kept[0] is not dataset.items:
+            kept[:] = dataset.items, function(dataset, *rest)
+        return kept[1]
+
+    return call

@@ -99,10 +99,44 @@ def test_in_batch_masks_items_that_the_user_met_elsewhere(dataset):
     assert kept(found, 1) == [1, 2]
 
 
-def test_log_q_is_the_log_of_the_training_share(dataset):
-    found = drawn(dataset, candidates.in_batch())
+@pytest.mark.parametrize("negatives, power", [(0, 0.0), (6, 0.0), (6, 1.0), (6, 0.75)])
+def test_log_q_is_the_log_of_the_probability_to_be_in_the_set(dataset, negatives, power):
     counts = np.array([0, 1, 2, 0, 0, 1, 0, 0]) + 1.0
-    np.testing.assert_allclose(found.log_q[0, :3], np.log(counts / counts.sum())[[1, 2, 5]], rtol=1e-6)
+    shown, more = counts / counts.sum(), counts**power / (counts**power).sum()
+    found = drawn(dataset, candidates.in_batch(negatives, power=power))
+    real = found.item[0] >= 0
+    # Four logged items and the drawn ones, each another chance.
+    wanted = np.log(1 - (1 - shown) ** 4 * (1 - more) ** negatives)[found.item[0][real]]
+    np.testing.assert_allclose(found.log_q[0][real], wanted, rtol=1e-6)
+    assert not found.log_q[0][~real].any()
+
+
+def test_negatives_are_drawn_by_popularity(dataset):
+    counts = np.array([0, 1, 2, 0, 0, 1, 0, 0]) + 1.0
+    which, own, times, draws = candidates.popularity(1), {1, 2, 5}, np.zeros(ITEMS), 2000
+    for seed in range(draws):
+        found = drawn(dataset, which, seed=seed)
+        times[[item for item in found.item[0].tolist() if item >= 0 and item not in own]] += 1
+    share, others = counts / counts.sum(), [0, 3, 4, 6, 7]
+    np.testing.assert_allclose(times[others] / draws, share[others], atol=4 * np.sqrt(0.1 / draws))
+
+
+def test_what_reads_like_an_item_that_the_user_met_is_no_negative(dataset):
+    title = np.array(["a", "b", "c", "a", "", "b", "", "c"], STRINGS)
+    texts = dataset._replace(items=dataset.items._replace(text={"title": title, "genre": np.full(ITEMS, "x", STRINGS)}))
+    # 5 reads like 1, 7 like 2, and 3 like 0, which nobody met.
+    assert kept(drawn(texts, candidates.in_batch(200)), 0) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert kept(drawn(texts, candidates.in_batch(200, same="text")), 0) == [0, 1, 2, 3, 4, 6]
+    # 1 reads like 5, which user 1 was shown; what a list holds itself stays.
+    assert kept(drawn(texts, candidates.in_batch(200, same="text")), 1) == [0, 2, 3, 4, 5, 6]
+    blank = texts._replace(items=texts.items._replace(text={"title": np.full(ITEMS, "", STRINGS)}))
+    assert kept(drawn(blank, candidates.in_batch(200, same="text")), 0) == list(range(ITEMS))
+
+
+@pytest.mark.parametrize("settings, says", [({"power": -1.0}, "power is -1.0"), ({"same": "title"}, "same is 'title'")])
+def test_settings_that_mean_nothing_are_refused(settings, says):
+    with pytest.raises(UserError, match=says):
+        candidates.in_batch(**settings)
 
 
 @pytest.mark.parametrize(
