@@ -17,12 +17,21 @@ BINARY = {
     "recall": metrics.recall,
     "mrr": metrics.mrr,
     "map_cap": metrics.average_precision,
+    "map_rel": functools.partial(metrics.average_precision, capped=False),
     "hit": metrics.hit,
+    "recall_cap": functools.partial(metrics.recall, capped=True),
+    **{f"f{beta:g}": functools.partial(metrics.f_beta, beta=beta) for beta in (0.5, 1.0, 2.0)},
+    **{f"rbp{p}": functools.partial(metrics.rbp, persistence=p) for p in (0.5, 0.8, 0.95)},
 }
 GRADED = {
     "ndcg_exp": metrics.ndcg,
     "ndcg_lin": functools.partial(metrics.ndcg, gain="linear"),
+    "dcg_exp": metrics.dcg,
+    "dcg_lin": functools.partial(metrics.dcg, gain="linear"),
+    "err": metrics.err,
 }
+# Not members: other divisors, and what is no ranking metric of the issue.
+LEFT = {"precision_div_k", "map_hits"}
 LISTS, ITEMS = 8, 200
 CUTS = {"@1": 1, "@2": 2, "@3": 3, "@5": 5, "@8": 8, "@10": 10, "@20": 20, "@50": 50, "@100": 100, "full": None}
 
@@ -64,6 +73,32 @@ def all_of(scores, labels, where):
     return list(found.values())
 
 
+@jax.jit
+def over_ties(scores, labels, where):
+    found, relevant = {}, (labels >= 1).astype(float)
+    for cut in ("@1", "@3", "@5", "full"):
+        for theirs, metric in (BINARY | GRADED).items():
+            if theirs != "err":
+                worth = relevant if theirs in BINARY else labels
+                found[f"{theirs} {cut}"] = metric(scores, worth, where=where, k=CUTS[cut], ties="expected")
+    return found
+
+
+@pytest.mark.parametrize("wide, rtol", [(True, 1e-9), (False, 1e-4)])
+def test_means_over_all_orders_of_ties_are_the_references(cases, wide, rtol):
+    compared = 0
+    for case in (c for c in cases if c["id"].startswith("ties")):
+        with jax.enable_x64(wide):
+            found = over_ties(*padded(case))
+        for key, values in found.items():
+            theirs, cut = key.split()
+            if cut in case["values"]:
+                wanted = case["values"][cut][theirs]["expected_over_ties"]
+                agree(values[: len(case["scores"])], wanted, f"{case['id']} {key}", rtol)
+                compared += 1
+    assert compared > 200
+
+
 @pytest.mark.parametrize("wide, rtol", [(True, 1e-9), (False, 1e-4)])
 def test_every_list_of_every_ranking_case_has_the_references_value(cases, wide, rtol):
     keys = ["auc", *((cut, theirs) for cut in CUTS for theirs in (*BINARY, *GRADED))]
@@ -75,12 +110,19 @@ def test_every_list_of_every_ranking_case_has_the_references_value(cases, wide, 
             found = dict(zip(keys, all_of(*padded(case)), strict=True))
         lists = len(case["scores"])
         agree(found.pop("auc")[:lists], case["auc"]["per_list"], f"{case['id']} auc", rtol)
+        empty = np.isnan(found["@1", "recall"][:lists])
         for (cut, theirs), values in found.items():
             if cut in case["values"]:
-                agree(values[:lists], case["values"][cut][theirs]["per_list"], f"{case['id']} {theirs} {cut}", rtol)
+                known = case["values"][cut][theirs]
+                # The file's DCG of a list that is left out is the sum, 0, and not in its mean; ours is NaN like the rest.
+                wanted = np.where(empty, np.nan, numbers(known["per_list"]))
+                agree(values[:lists], wanted, f"{case['id']} {theirs} {cut}", rtol)
+                assert known["n_excluded"] == empty.sum()
                 compared += 1
             assert np.isnan(values[lists:]).all()
-    assert compared > 500
+        theirs = {name for values in case["values"].values() for name in values}
+        assert theirs == BINARY.keys() | GRADED.keys() | LEFT, case["id"]
+    assert compared > 1300
 
 
 def test_within_list_auc_weighted_by_items_is_the_references(cases):

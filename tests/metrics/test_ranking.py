@@ -1,3 +1,4 @@
+from functools import partial
 from inspect import signature
 
 import hypothesis.extra.numpy as hnp
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy import stats
 
 from mobjrec import metrics
 from mobjrec.testing import check_metric
@@ -18,6 +20,8 @@ LABELS = hnp.arrays(np.int32, WIDTH, elements=st.integers(0, 3))
 WHERE = hnp.arrays(bool, WIDTH)
 CUTS = (None, 1, 3, 20)
 NAMES = [name for name in metrics.__all__ if name != "named"]
+WHOLE = ("auc", "kendall")
+SIGNED = ("kendall", "dcg", "mean_label")
 
 
 def ndcg(y, k):
@@ -65,7 +69,44 @@ def mean_label(y, k):
     return np.mean(y[:k]) if len(y) else np.nan
 
 
-BY_HAND = {f.__name__: f for f in (ndcg, precision, recall, hit, mrr, average_precision, mean_label)}
+def dcg(y, k):
+    gains = sum((2.0**label - 1) / np.log2(rank + 2) for rank, label in enumerate(y[:k]))
+    return gains if (y > 0).any() else np.nan
+
+
+def f_beta(y, k):
+    p, r = precision(y, k), recall(y, k)
+    return 0.0 if p == 0 else 2 * p * r / (p + r)
+
+
+def err(y, k):
+    going, total = 1.0, 0.0
+    for rank, label in enumerate(y[:k], start=1):
+        stop = (2.0 ** min(label, 4) - 1) / 16
+        total, going = total + going * stop / rank, going * (1 - stop)
+    return total if (y > 0).any() else np.nan
+
+
+def rbp(y, k):
+    return 0.2 * sum(0.8**place for place, label in enumerate(y[:k]) if label > 0) if (y > 0).any() else np.nan
+
+
+ALL = (ndcg, precision, recall, hit, mrr, average_precision, mean_label, dcg, f_beta, err, rbp)
+BY_HAND = {f.__name__: f for f in ALL}
+
+
+def recall_capped(y, k):
+    return np.sum(y[:k] > 0) / min(np.sum(y > 0), k or len(y)) if (y > 0).any() else np.nan
+
+
+def average_precision_of_all(y, k):
+    return average_precision(y, k) * min(np.sum(y > 0), k or len(y)) / max(np.sum(y > 0), 1)
+
+
+def kendall(scores, labels):
+    if len(set(labels)) < 2:
+        return np.nan
+    return 0.0 if len(set(scores)) < 2 else stats.kendalltau(scores, labels).statistic
 
 
 def in_order(scores, labels, where):
@@ -77,7 +118,11 @@ def in_order(scores, labels, where):
 def all_of(scores, labels, where):
     found = {name: [getattr(metrics, name)(scores, labels, where=where, k=k) for k in CUTS] for name in BY_HAND}
     found["ndcg_linear"] = [metrics.ndcg(scores, labels, where=where, k=k, gain="linear") for k in CUTS]
-    found["auc"] = metrics.auc(scores, labels, where=where)
+    found["recall_capped"] = [metrics.recall(scores, labels, where=where, k=k, capped=True) for k in CUTS]
+    found["average_precision_of_all"] = [
+        metrics.average_precision(scores, labels, where=where, k=k, capped=False) for k in CUTS
+    ]
+    found |= {name: getattr(metrics, name)(scores, labels, where=where) for name in WHOLE}
     return found
 
 
@@ -96,7 +141,8 @@ compiled = {name: program(getattr(metrics, name)) for name in NAMES}
 def test_metrics_are_what_counting_along_the_ranked_list_gives(scores, labels, where):
     y = in_order(scores, labels, where)
     found = measured(scores, labels, where)
-    for name, by_hand in {**BY_HAND, "ndcg_linear": ndcg_linear}.items():
+    others = {f.__name__: f for f in (ndcg_linear, recall_capped, average_precision_of_all)}
+    for name, by_hand in (BY_HAND | others).items():
         wanted = [by_hand(y, k) for k in CUTS]
         np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6, err_msg=name)
 
@@ -109,6 +155,12 @@ def test_auc_is_the_share_of_pairs_in_order_with_half_for_ties(scores, labels, w
     np.testing.assert_allclose(measured(scores, labels, where)["auc"], wanted, rtol=1e-6)
 
 
+@given(SCORES, LABELS, WHERE)
+def test_kendall_is_scipys_and_zero_for_scores_that_say_nothing(scores, labels, where):
+    wanted = kendall(scores[where], labels[where])
+    np.testing.assert_allclose(measured(scores, labels, where)["kendall"], wanted, rtol=1e-5, atol=1e-6)
+
+
 @given(SCORES, LABELS, WHERE, st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_what_stands_under_the_mask_changes_no_metric(scores, labels, where, fill):
     found = measured(np.where(where, scores, np.float32(fill)), np.where(where, labels, 9), where)
@@ -118,12 +170,12 @@ def test_what_stands_under_the_mask_changes_no_metric(scores, labels, where, fil
 @given(LABELS, WHERE)
 def test_the_ideal_order_is_worth_one_and_everything_stays_between_zero_and_one(labels, where):
     ideal, worst = (measured(sign * labels.astype(np.float32), labels, where) for sign in (1, -1))
-    for name in ("ndcg", "ndcg_linear", "mrr", "average_precision", "auc"):
+    for name in ("ndcg", "ndcg_linear", "mrr", "average_precision", "recall_capped", "auc", "kendall"):
         known = np.asarray(ideal[name])[~np.isnan(ideal[name])]
         np.testing.assert_allclose(known, np.ones_like(known), rtol=1e-6, err_msg=name)
-    for name in ideal.keys() - {"mean_label"}:
+    for name in ideal:
         low = np.asarray(worst[name])
-        assert ((low >= 0) & (low <= 1) | np.isnan(low)).all(), name
+        assert name in SIGNED or ((low >= 0) & (low <= 1) | np.isnan(low)).all(), name
         np.testing.assert_array_less(low[~np.isnan(low)], np.asarray(ideal[name])[~np.isnan(low)] + 1e-6, err_msg=name)
 
 
@@ -188,9 +240,12 @@ def test_long_lists_keep_their_auc_exact():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_keeps_its_promises(name):
-    check_metric(getattr(metrics, name))
-    if name != "auc":
-        check_metric(metrics.named(f"{name}@2"))
+    metric = getattr(metrics, name)
+    check_metric(metric)
+    if name not in WHOLE:
+        check_metric(partial(metric, k=2))
+    if "ties" in signature(metric).parameters:
+        check_metric(partial(metric, k=2, ties="expected"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,14 +255,57 @@ def test_every_metric_refuses_what_does_not_fit(name):
         metric(jnp.zeros((2, 3)), jnp.zeros((2, 4)), where=jnp.ones((2, 3), bool))
     with pytest.raises(ValueError, match=r"where is float32; expected bool"):
         metric(jnp.zeros((2, 3)), jnp.zeros((2, 3)), where=jnp.ones((2, 3)))
-    if name != "auc":
+    if name not in WHOLE:
         with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
             metric(jnp.zeros((2, 3)), jnp.zeros((2, 3)), where=jnp.ones((2, 3), bool), k=0)
 
 
-def test_a_misspelt_gain_is_refused():
-    with pytest.raises(ValueError, match="gain is lin; it must be exponential or linear"):
-        metrics.ndcg(jnp.zeros(3), jnp.ones(3), where=jnp.ones(3, bool), gain="lin")
+@pytest.mark.parametrize(
+    "name, setting, message",
+    [
+        ("ndcg", {"gain": "lin"}, "gain is lin; it must be exponential or linear"),
+        ("dcg", {"gain": "lin"}, "gain is lin; it must be exponential or linear"),
+        ("recall", {"ties": "mean"}, "ties is mean; it must be appearance or expected"),
+        ("f_beta", {"beta": -1.0}, "beta is -1.0; it must not be negative"),
+        ("rbp", {"persistence": 1.0}, r"persistence is 1.0; it must be inside \(0, 1\)"),
+        ("err", {"highest": 0}, "highest is 0; it must be above 0"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(name, setting, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(metrics, name)(jnp.zeros(3), jnp.ones(3), where=jnp.ones(3, bool), **setting)
+
+
+@pytest.mark.parametrize("name", ["ndcg", "dcg", "err"])
+def test_a_negative_label_that_is_known_has_no_gain(name):
+    metric, scores, labels = getattr(metrics, name), jnp.zeros((2, 3)), np.float32([[1, 0, 2], [0, -1, 2]])
+    with pytest.raises(
+        ValueError, match=r"labels, of shape \(2, 3\), holds -1.0 at \(1, 1\); expected gains of 0 or more"
+    ):
+        metric(scores, labels, where=jnp.ones((2, 3), bool))
+    assert np.isfinite(metric(scores, labels, where=jnp.asarray(labels >= 0))).all()
+
+
+def test_kendall_of_a_long_list_is_scipys():
+    random = np.random.default_rng(1)
+    scores, labels = random.integers(0, 300, 3000).astype(np.float32), random.integers(0, 9, 3000)
+    found = metrics.kendall(scores, labels, where=np.ones(3000, bool))
+    np.testing.assert_allclose(found, stats.kendalltau(scores, labels).statistic, atol=1e-5)
+
+
+def test_scores_are_ranked_the_same_way_in_any_type():
+    scores = np.array([0.0, -0.0, np.nan, -np.inf, 1.5, -2.0, np.inf, 1.5, np.nan])
+    order = [6, 4, 7, 0, 1, 5, 3, 2, 8]
+    labels = np.zeros(9)
+    labels[order] = 0.5 ** np.arange(9)
+    with jax.enable_x64(True):
+        for kind in (jnp.float64, jnp.float32, jnp.bfloat16):
+            found = metrics.mean_label(jnp.asarray(scores, kind), labels, where=np.ones(9, bool), k=1)
+            means = [
+                metrics.mean_label(jnp.asarray(scores, kind), labels, where=np.ones(9, bool), k=k) for k in range(1, 10)
+            ]
+            np.testing.assert_allclose(means, np.cumsum(0.5 ** np.arange(9)) / np.arange(1, 10), rtol=1e-6)
+            assert found == 1.0
 
 
 @pytest.mark.parametrize("gain", ["exponential", "linear"])
