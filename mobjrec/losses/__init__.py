@@ -10,14 +10,31 @@
 | pairwise_logistic | grades | mean over pairs of different grade |
 | softmax | gains >= 0 | sum over gains |
 | recall_at_k | relevant where > 0 | 1 - smooth recall |
+| approx_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG of soft ranks |
+| approx_mrr | relevant where > 0 | 1 - reciprocal soft rank of the best |
+| smooth_ap | relevant where > 0 | 1 - AP of soft ranks |
+| neural_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG@k of a soft permutation; [L, L] by nature |
 """
 
+from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
 from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states
 from mobjrec.losses.listwise import softmax
+from mobjrec.losses.neural import neural_ndcg
 from mobjrec.losses.pairwise import pairwise_logistic
 from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
 from mobjrec.losses.reduce import masked_mean as masked_mean
 from mobjrec.losses.topk import recall_at_k
 
-__all__ = ["huber", "pairwise_logistic", "recall_at_k", "sigmoid_cross_entropy", "softmax", "squared"]
+__all__ = [
+    "approx_mrr",
+    "approx_ndcg",
+    "huber",
+    "neural_ndcg",
+    "pairwise_logistic",
+    "recall_at_k",
+    "sigmoid_cross_entropy",
+    "smooth_ap",
+    "softmax",
+    "squared",
+]

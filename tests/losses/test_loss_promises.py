@@ -15,6 +15,10 @@ LABELS = {
     "sigmoid_cross_entropy": "binary",
     "softmax": "graded",
     "squared": "real",
+    "approx_ndcg": "graded",
+    "approx_mrr": "binary",
+    "smooth_ap": "binary",
+    "neural_ndcg": "graded",
 }
 
 
