@@ -145,7 +145,17 @@ def test_grouped_auc_is_the_references(cases):
         agree(overall.value(all_of_it), case["values"]["auc_global"], case["id"])
 
 
-@pytest.mark.parametrize("theirs, metric", [("auc", pooled.auc), ("logloss", pooled.log_loss), ("rmse", pooled.rmse)])
+@pytest.mark.parametrize(
+    "theirs, metric",
+    [
+        ("auc", pooled.auc),
+        ("pr_auc", pooled.pr_auc),
+        ("logloss", pooled.log_loss),
+        ("rmse", pooled.rmse),
+        ("ece_l1_bins10", pooled.ece),
+        ("ece_l1_bins15", functools.partial(pooled.ece, bins=15)),
+    ],
+)
 def test_pooled_metrics_are_the_references(cases, theirs, metric):
     compared = 0
     for case in (c for c in cases if c["kind"] == "pointwise" and c["weights"] is None):

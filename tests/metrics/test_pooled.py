@@ -1,16 +1,22 @@
+from fractions import Fraction
+from functools import partial
+
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 
+from mobjrec import metrics
 from mobjrec.metrics import pooled
 
 LISTS, WIDTH = 6, 5
 PROBABILITIES = hnp.arrays(np.float32, (LISTS, WIDTH), elements=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]))
 LABELS = hnp.arrays(np.float32, (LISTS, WIDTH), elements=st.sampled_from([0.0, 0.0, 1.0]))
 WHERE = hnp.arrays(bool, (LISTS, WIDTH))
-ALL = {name: getattr(pooled, name) for name in ("auc", "gauc", "log_loss", "accuracy", "rmse")}
+ALL = {name: getattr(pooled, name) for name in ("auc", "pr_auc", "gauc", "log_loss", "accuracy", "rmse", "ece")}
+ALL["mean"] = partial(pooled.mean, jax.jit(partial(metrics.precision, k=2)))
 
 
 def of(metric, scores, labels, where):
@@ -29,20 +35,31 @@ def by_hand(scores, labels, where):
     p, y = scores[where].astype(np.float64), labels[where]
     eps = np.finfo(np.float32).eps
     log = np.log(np.clip(np.where(y > 0, p, 1 - p), eps, 1 - eps))
+    bins = [(p > n / 10) & (p <= (n + 1) / 10) | (p == 0) * (n == 0) for n in range(10)]
+    shares = [np.mean(y[np.argsort(-s, kind="stable")][:2] > 0) for s, y in cut(scores, labels, where) if (y > 0).any()]
     return {
         "auc": share_of_pairs(scores[where], y),
         "gauc": sum(a * c for a, c in known) / sum(c for _, c in known) if known else np.nan,
         "log_loss": -log.mean() if len(p) else np.nan,
         "accuracy": ((p >= 0.5) == (y > 0)).mean() if len(p) else np.nan,
         "rmse": np.sqrt(((p - y) ** 2).mean()) if len(p) else np.nan,
+        "pr_auc": np.mean([np.mean(y[p >= at] > 0) for at in p[y > 0]]) if (y > 0).any() else np.nan,
+        "ece": sum(abs((p[one] - y[one]).sum()) for one in bins) / len(p) if len(p) else np.nan,
+        "mean": np.mean(shares) if shares else np.nan,
     }
+
+
+def cut(scores, labels, where):
+    return [(s[w], y[w]) for s, y, w in zip(scores, labels, where, strict=True)]
 
 
 @given(PROBABILITIES, LABELS, WHERE)
 def test_pooled_metrics_are_their_definitions(scores, labels, where):
     wanted = by_hand(scores, labels, where)
     for name, metric in ALL.items():
-        np.testing.assert_allclose(of(metric(), scores, labels, where), wanted[name], rtol=1e-9, err_msg=name)
+        rtol = 1e-6 if name == "mean" else 1e-9
+        found = of(metric(), scores, labels, where)
+        np.testing.assert_allclose(found, wanted[name], rtol=rtol, atol=1e-12, err_msg=name)
 
 
 @given(PROBABILITIES, LABELS, WHERE, st.integers(0, LISTS), st.integers(0, LISTS), st.permutations(range(LISTS)))
@@ -56,7 +73,7 @@ def test_the_value_is_the_same_for_any_cut_into_batches_and_any_order(scores, la
         right = metric.update(metric.init(), *parts[2])
         whole = of(metric, scores, labels, where)
         for state in (metric.merge(left, right), metric.merge(right, left), metric.update(left, *parts[2])):
-            np.testing.assert_allclose(metric.value(state), whole, rtol=1e-12, err_msg=name)
+            np.testing.assert_array_equal(metric.value(state), whole, err_msg=name)
         np.testing.assert_allclose(metric.value(metric.merge(metric.init(), right)), metric.value(right), err_msg=name)
 
 
@@ -110,3 +127,22 @@ def test_many_small_scores_keep_float64():
     for block in range(0, 1000, 100):
         state = metric.update(state, *(a[block : block + 100] for a in (scores, labels, where)))
     assert metric.value(state) == pytest.approx(float(np.float32(1e-4)), rel=1e-12)
+
+
+@given(hnp.arrays(np.float64, 40, elements=st.floats(-1e300, 1e300)), st.permutations(range(40)), st.integers(0, 40))
+def test_sums_are_exact_for_numbers_of_any_size_in_any_order(values, order, at):
+    metric, inside, shuffled = pooled.mean(lambda scores, labels, where: scores), np.ones(40, bool), values[list(order)]
+    parts = [metric.update(metric.init(), part, part, inside) for part in (shuffled[:at], shuffled[at:])]
+    assert metric.value(metric.merge(*parts)) == float(sum(map(Fraction, values.tolist())) / 40)
+
+
+def test_a_value_that_is_no_number_leaves_none():
+    for bad in (np.nan, np.inf):
+        scores, labels, where = np.float32([[0.5, bad]]), np.float32([[0, 1]]), np.ones((1, 2), bool)
+        assert np.isnan(of(pooled.rmse(), scores, labels, where))
+        assert of(pooled.rmse(), scores, labels, np.array([[True, False]])) == 0.5
+
+
+def test_fewer_than_one_bin_is_refused():
+    with pytest.raises(ValueError, match="bins is 0; it must be at least 1"):
+        pooled.ece(bins=0)
