@@ -34,6 +34,11 @@ def check_above(**settings: float) -> None:
             raise ValueError(f"{name} is {value}; it must be above 0")
 
 
+def relevant_in(labels: Array, where: Array) -> Array:
+    """[..., L] bool: the real items with a label above 0."""
+    return where & (jnp.where(where, labels, 0.0) > 0)
+
+
 def ranks(scores: Array, where: Array) -> Array:
     """Ranks from 1, highest score first, ties in order of appearance; masked items come after all others.
 

@@ -139,3 +139,38 @@ def test_what_does_not_fit_is_refused_by_name_while_tracing(change, message):
 
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(traced, jnp.zeros((2, 3)))
+
+
+WIDE = np.random.default_rng(0).normal(size=(6, 9)).astype(np.float32)
+THERE = np.array([[1] * 9, [1] * 9, [0, 1, 1, 0, 1, 1, 1, 1, 0], [1, 0, 0, 1, 0, 0, 0, 0, 1], [0] * 9, [1] * 9], bool)
+
+
+def test_a_soft_top_k_solves_its_problem():
+    """m is the maximum of s'm + t H(m) on sum k: its logits are the scores over t but for one number a list."""
+    for k, temperature in ((3, 0.3), (2, 2.0)):
+        shares = np.asarray(ranks.soft_top_k(WIDE, THERE, k, temperature), np.float64)
+        counts = THERE.sum(-1)
+        np.testing.assert_allclose(shares.sum(-1), np.minimum(k, counts), atol=1e-5)
+        assert (shares[~THERE] == 0).all() and (shares[counts <= k][THERE[counts <= k]] == 1).all()
+        for row in np.flatnonzero(counts > k):
+            share, score = shares[row][THERE[row]], WIDE[row][THERE[row]]
+            assert np.ptp(np.log(share / (1 - share)) - score / temperature) < 1e-3
+
+
+def test_a_cold_soft_top_k_is_the_top_k_and_a_hot_one_even():
+    cold = ranks.soft_top_k(WIDE, THERE, 3, 1e-3)
+    np.testing.assert_allclose(cold, ranks.top_k(WIDE, THERE, 3), atol=1e-4)
+    np.testing.assert_allclose(ranks.soft_top_k(WIDE[:2], THERE[:2], 3, 1e5), 1 / 3, atol=1e-4)
+    far = np.sign(WIDE) * np.float32(1e4)
+    assert np.isfinite(ranks.soft_top_k(far, THERE, 3, 0.1)).all()
+
+
+def test_the_gradient_of_a_soft_top_k_is_that_of_finite_differences():
+    with jax.enable_x64(True):
+        scores, along = WIDE.astype(np.float64), np.cos(np.arange(9.0))
+        total = jax.jit(lambda s: (ranks.soft_top_k(s, THERE, 3, 0.4) * along).sum(-1))
+        moves = 1e-5 * np.eye(9)
+        found = [(total(scores + move) - total(scores - move)) / 2e-5 for move in moves]
+        grad = jax.grad(lambda s: total(s).sum())(scores)
+        np.testing.assert_allclose(np.transpose(found), grad, atol=1e-7)
+        assert np.abs(grad).max() > 0.1 and not grad[~THERE].any()

@@ -14,6 +14,9 @@
 | approx_mrr | relevant where > 0 | 1 - reciprocal soft rank of the best |
 | smooth_ap | relevant where > 0 | 1 - AP of soft ranks |
 | neural_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG@k of a soft permutation; [L, L] by nature |
+| precision_at_k | relevant where > 0 | 1 - smooth precision |
+| f_beta_at_k, f_beta | relevant where > 0 | 1 - smooth F-beta: of soft ranks; of sigmoids, no k |
+| top_k_recall, top_k_precision | relevant where > 0 | as recall_at_k and precision_at_k by a soft top k, O(L) |
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
@@ -24,17 +27,22 @@ from mobjrec.losses.neural import neural_ndcg
 from mobjrec.losses.pairwise import pairwise_logistic
 from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
 from mobjrec.losses.reduce import masked_mean as masked_mean
-from mobjrec.losses.topk import recall_at_k
+from mobjrec.losses.topk import f_beta, f_beta_at_k, precision_at_k, recall_at_k, top_k_precision, top_k_recall
 
 __all__ = [
     "approx_mrr",
     "approx_ndcg",
+    "f_beta",
+    "f_beta_at_k",
     "huber",
     "neural_ndcg",
     "pairwise_logistic",
+    "precision_at_k",
     "recall_at_k",
     "sigmoid_cross_entropy",
     "smooth_ap",
     "softmax",
     "squared",
+    "top_k_precision",
+    "top_k_recall",
 ]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from mobjrec.losses.facts import states
 from mobjrec.losses.reduce import masked_mean
-from mobjrec.ranks import check_above, check_lists, soft_ranks
+from mobjrec.ranks import check_above, check_lists, relevant_in, soft_ranks
 from mobjrec.types import Array
 
 
@@ -42,7 +42,7 @@ def approx_mrr(
     check_lists(scores, labels, where, weights)
     check_above(temperature=temperature)
     found = soft_ranks(scores, where, temperature)
-    relevant = where & (jnp.where(where, labels, 0.0) > 0)
+    relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0).astype(found.dtype)
     return jnp.max(weight, axis=-1) - jnp.max(weight / found, axis=-1)
 
@@ -60,7 +60,7 @@ def smooth_ap(
     """
     check_lists(scores, labels, where, weights)
     check_above(temperature=temperature)
-    relevant = where & (jnp.where(where, labels, 0.0) > 0)
+    relevant = relevant_in(labels, where)
     share = soft_ranks(scores, relevant, temperature) / soft_ranks(scores, where, temperature)
     return masked_mean(1.0 - share, relevant, weights)
 

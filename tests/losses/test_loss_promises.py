@@ -19,12 +19,22 @@ LABELS = {
     "approx_mrr": "binary",
     "smooth_ap": "binary",
     "neural_ndcg": "graded",
+    "f_beta": "binary",
+    "f_beta_at_k": "binary",
+    "precision_at_k": "binary",
+    "top_k_precision": "binary",
+    "top_k_recall": "binary",
 }
+
+# Where the defaults say nothing of lists this short.
+SETTINGS = {"top_k_recall": {"k": 3}}
 
 
 @pytest.mark.parametrize("name", losses.__all__)
 def test_every_loss_keeps_its_promises(name):
-    check_loss(getattr(losses, name), LABELS[name])
+    loss = getattr(losses, name)
+    some = functools.partial(loss, **SETTINGS[name]) if name in SETTINGS else loss
+    check_loss(some, LABELS[name], needs_relevant=losses.facts_of(loss).relevant)
 
 
 def test_recall_keeps_them_where_the_cut_runs_through_the_list():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from mobjrec import losses
 from mobjrec.losses import recall_at_k
 from mobjrec.metrics import recall
 
@@ -110,10 +111,117 @@ def test_a_catalogue_of_thousands_pulls_its_relevant_item_up_and_all_others_down
     "settings, message",
     [
         ({"k": 0}, "k is 0; it must be at least 1"),
-        ({"temperature_rank": 0.0}, "temperature_rank is 0.0 and temperature_cut 10.0; both must be above 0"),
-        ({"temperature_cut": -1.0}, "temperature_rank is 0.1 and temperature_cut -1.0; both must be above 0"),
+        ({"temperature_rank": 0.0}, "temperature_rank is 0.0; it must be above 0"),
+        ({"temperature_cut": -1.0}, "temperature_cut is -1.0; it must be above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         recall_at_k(jnp.zeros(3), jnp.zeros(3), where=jnp.ones(3, bool), **settings)
+
+
+def soft(loss, names):
+    def reduced(inputs, params):
+        labels = inputs["labels"] >= 1
+        settings = {ours: params[theirs] for ours, theirs in names.items()}
+        values = loss(inputs["scores"], labels, where=inputs["where"], **settings)
+        return values.mean(where=(labels & inputs["where"]).any(-1))
+
+    return reduced
+
+
+CUT = {"k": "k", "offset": "offset", "temperature_rank": "t_rank", "temperature_cut": "t_cut"}
+COUNTS = {"beta": "beta", "temperature": "t"}
+CASES = {
+    "soft_precision_at_k": soft(losses.precision_at_k, CUT),
+    "soft_fbeta_at_k": soft(losses.f_beta_at_k, CUT | {"beta": "beta"}),
+    "soft_fbeta_0.5": soft(losses.f_beta, COUNTS),
+    "soft_fbeta_1": soft(losses.f_beta, COUNTS),
+    "soft_fbeta_2": soft(losses.f_beta, COUNTS),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_gradient_are_those_of_the_reference(agrees, case):
+    agrees(case, CASES[case])
+
+
+RANDOM = np.random.default_rng(0)
+DRAWN = RANDOM.permuted(np.tile(np.arange(12.0, dtype=np.float32), (30, 1)), axis=1)
+GIVEN = {"labels": RANDOM.random(DRAWN.shape) < 0.3, "where": RANDOM.random(DRAWN.shape) < 0.8}
+HEAVY = RANDOM.uniform(0.5, 2.0, DRAWN.shape).astype(np.float32)
+
+
+def counted(metric):
+    """`metric` of (weights, whether relevant, in the top 4) of each list's real items, 0 where nothing is relevant."""
+    values = []
+    for s, y, w, there in zip(DRAWN, GIVEN["labels"], HEAVY, GIVEN["where"], strict=True):
+        top = np.argsort(np.argsort(-s[there])) < 4
+        values.append(metric(w[there].astype(float), y[there], top) if y[there].any() else 0.0)
+    return np.array(values)
+
+
+def f(weights, relevant, top):
+    hit, wanted, found = weights[relevant & top].sum(), weights[relevant].sum(), weights[top].sum()
+    return weights[relevant].mean() * (1 - 5 * hit / (4 * wanted + found))
+
+
+HARD = {
+    "precision_at_k": lambda w, y, top: w[y].mean() - w[y & top].sum() / min(4, len(w)),
+    "f_beta_at_k": f,
+    "top_k_recall": lambda w, y, top: w[y].max() - w[y & top].sum() / min(4, y.sum()),
+    "top_k_precision": lambda w, y, top: w[y].max() - w[y & top].sum() / min(4, len(w)),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_with_cold_temperatures_each_is_one_minus_the_weighted_count(name):
+    cold = {"temperature": 0.02} if "top_k" in name else {"temperature_rank": 0.02, "temperature_cut": 0.02}
+    cold |= {"beta": 2.0} if "beta" in name else {}
+    loss = getattr(losses, name)
+    found = jax.jit(lambda s: loss(s, weights=HEAVY, k=4, **GIVEN, **cold))(DRAWN)
+    np.testing.assert_allclose(found, counted(HARD[name]), atol=1e-5)
+
+
+def test_soft_counts_of_f_beta_begin_at_a_score_of_zero():
+    scores, where = np.float32([[9, 9, -9, -9], [9, -9, 9, -9]]), np.ones((2, 4), bool)
+    labels = np.array([[1, 1, 0, 0], [1, 1, 0, 0]])
+    found = losses.f_beta(scores, labels, where=where, temperature=0.5)
+    np.testing.assert_allclose(found, [0.0, 0.5], atol=1e-6)
+    assert losses.f_beta(scores - 20, labels, where=where, temperature=0.5)[0] > 0.99
+
+
+def test_with_a_wide_beta_recall_counts_and_with_a_narrow_one_precision():
+    scores, labels, where = np.float32([4, 3, 2, 1]), np.array([1, 1, 1, 0]), np.ones(4, bool)
+    at = lambda beta: losses.f_beta_at_k(
+        scores, labels, where=where, k=1, beta=beta, temperature_rank=0.02, temperature_cut=0.02
+    )
+    # One of three found, and it is right.
+    np.testing.assert_allclose([at(100.0), at(0.01)], [2 / 3, 0.0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["top_k_recall", "top_k_precision"])
+def test_a_hundred_thousand_items_pull_the_relevant_ones_up_and_no_value_is_below_zero(name):
+    random = np.random.default_rng(0)
+    scores, where = random.normal(size=100_000).astype(np.float32), np.ones(100_000, bool)
+    labels = random.random(100_000) < 0.001
+    loss = jax.jit(jax.value_and_grad(lambda s: getattr(losses, name)(s, labels, where=where, k=200)))
+    value, grad = loss(scores)
+    assert 0.9 < value < 1 and (grad[labels] < 0).all() and (grad[~labels] > 0).all()
+    np.testing.assert_allclose(grad.sum(), 0, atol=1e-6)
+    assert 0 <= loss(np.where(labels, 40, scores).astype(np.float32))[0] < (0.6 if name == "top_k_precision" else 1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("precision_at_k", {"k": 0}, "k is 0; it must be at least 1"),
+        ("f_beta_at_k", {"beta": 0.0}, "beta is 0.0; it must be above 0"),
+        ("f_beta", {"temperature": -1.0}, "temperature is -1.0; it must be above 0"),
+        ("top_k_recall", {"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ("top_k_precision", {"k": -1}, "k is -1; it must be at least 1"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(losses, name)(jnp.zeros(3), jnp.zeros(3), where=jnp.ones(3, bool), **settings)
