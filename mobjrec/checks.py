@@ -289,6 +289,7 @@ def _spec(bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any
         lists=SOME,
         catalogue=SOME,
         history=SOME * int(user.history),
+        positions=SOME,
         **_rows(data),
     )
 

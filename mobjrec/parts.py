@@ -186,6 +186,7 @@ def spec_of(dataset: Dataset, feed: Feed, tokenizer: Tokenizer | None) -> Spec:
         history=feed.history,
         item_row=feed.item_row,
         user_row=feed.user_row,
+        positions=0 if dataset.train.position is None else int(dataset.train.position.max(initial=-1)) + 1,
     )
 
 

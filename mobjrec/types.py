@@ -62,6 +62,8 @@ class Batch(NamedTuple):
     weights: [B, L] float32, propensity weights, or how often a shared candidate was drawn for the list
     log_q: [B or 1, L] float32, log-probability that the candidate was drawn; 0 as logged
     row: [B] int32, the list's row in its split, -1 for a padding list
+    position: [B, L] int32 slot in which the item was shown, from 0, -1 where it was not or nobody knows; None where the
+        corpus has no positions
     """
 
     user_texts: Texts | None
@@ -78,6 +80,7 @@ class Batch(NamedTuple):
     weights: Array
     log_q: Array
     row: Array
+    position: Array | None = None
 
 
 class Outputs(NamedTuple):
@@ -129,6 +132,7 @@ class Spec(NamedTuple):
     vocabulary: tokens, 0 where nothing reads text   item_row, user_row: longest text in tokens
     history: events a history holds at most, 0 where it is not given as item vectors
     labels: {name: LabelSpec}   lists: Q of the training split   catalogue: items
+    positions: slots that items of training lists were shown in, 0 where none is known
     """
 
     vocabulary: int
@@ -141,6 +145,7 @@ class Spec(NamedTuple):
     history: int = 0
     item_row: int = 0
     user_row: int = 0
+    positions: int = 0
 
 
 class Objective(NamedTuple):
@@ -385,6 +390,7 @@ class Lists(NamedTuple):
     start: [Q + 1] int64   item: [N] int32   event: [N] int64, row of the corpus' events
     labels: {name: [N] float32, NaN = not observed}   weights: [N] float32
     context_ids: [N, C'] int32   context: [N, F'] float32   split: 0 train, 1 valid, 2 test
+    position: [N] int32, slot in which the item was shown, -1 = unknown; None where the corpus has no positions
     """
 
     user: np.ndarray
@@ -398,6 +404,7 @@ class Lists(NamedTuple):
     context_ids: np.ndarray
     context: np.ndarray
     split: int = 0
+    position: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):

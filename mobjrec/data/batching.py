@@ -204,6 +204,7 @@ def build(
         weights=drawn.weights,
         log_q=drawn.log_q,
         row=rows.astype(np.int32),
+        position=None if lists.position is None else np.where(place >= 0, lists.position[place], -1).astype(np.int32),
     )
     return batch, numbers
 

@@ -39,7 +39,7 @@ def build(
     order = _order(events)
     user, item, time = (np.asarray(a)[order] for a in (events.user, events.item, events.time))
     values = {name: label.value[order] for name, label in labels.items()}
-    impression = np.asarray(events.list)[order]
+    impression, place = np.asarray(events.list)[order], np.asarray(events.position)[order]
     parts = _split(events, order, split)
     windows = np.array([window] + 2 * [window if eval_window is None else eval_window])
     lists_of = _group(user, parts, impression, windows[parts])
@@ -65,6 +65,7 @@ def build(
                 context_ids=ids[inside],
                 context=numbers[inside],
                 split=part,
+                position=place[inside].astype(np.int32) if (place >= 0).any() else None,
             )
         )
     _check_training(splits[0], parts)

@@ -73,7 +73,7 @@ def _check_declared(objective: Objective, params: Tree, memory: Tree, outputs: O
 
 def _check_order(call: Callable[..., Any], outputs: Outputs, batch: Batch, wanted: tuple[Any, ...]) -> None:
     order = np.random.default_rng(2).permutation(ITEMS)
-    fields = ("items", "context", "context_ids", "labels", "observed", "where", "weights", "log_q")
+    fields = ("items", "context", "context_ids", "labels", "observed", "where", "weights", "log_q", "position")
     moved = batch._replace(**{field: jax.tree.map(lambda a: a[:, order], getattr(batch, field)) for field in fields})
     scores = {name: score[:, order] for name, score in outputs.scores.items()}
     value, speaks, (grads, own) = call(outputs._replace(scores=scores, items=outputs.items[:, order]), moved)
@@ -173,7 +173,7 @@ def _batch(objective: Objective, kind: Kind = "binary") -> Batch:
         None, None, none, None, None, items, np.zeros((LISTS, ITEMS, 0), np.float32),
         np.zeros((LISTS, ITEMS, 0), np.int32), labels, observed, WHERE,
         random.uniform(0.5, 2.0, WHERE.shape).astype(np.float32), np.zeros(WHERE.shape, np.float32),
-        np.array([0, 1, 2, 3, -1], np.int32),
+        np.array([0, 1, 2, 3, -1], np.int32), np.where(WHERE, np.arange(ITEMS, dtype=np.int32), -1),
     )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def _spread(relevant: np.ndarray, kind: Kind, random: np.random.Generator) -> np
 
 def _spec(objective: Objective) -> Spec:
     labels = {name: LabelSpec("", 0.4, 0.5) for name in objective.labels}
-    return Spec(0, SideSpec(), SideSpec(), SideSpec(), labels, lists=LISTS, catalogue=ITEMS)
+    return Spec(0, SideSpec(), SideSpec(), SideSpec(), labels, lists=LISTS, catalogue=ITEMS, positions=ITEMS)
 
 
 def _clock() -> Clock:

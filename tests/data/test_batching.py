@@ -90,3 +90,14 @@ def test_lengths_are_those_of_the_sequences(tiny):
         who = np.where(np.arange(len(lists.user)) % 3, lists.user, -1)
         told = user_sequences(feed, who, lists.history)
         np.testing.assert_array_equal(user_lengths(feed, who, lists.history), np.diff(told.start))
+
+
+def test_a_batch_has_the_slots_that_items_were_shown_in(tiny):
+    lists, rows, drawn, *rest = arguments(tiny)
+    # The synthetic corpus shows its lists in order, and as_logged draws them so.
+    batch, _ = build(tiny.feed, lists, rows, drawn, *rest)
+    shown = np.where(drawn.row >= 0, tiny.corpus.events.position[lists.event[drawn.row]], -1)
+    np.testing.assert_array_equal(batch.position, shown)
+    assert (shown == -1).any() == (drawn.row < 0).any() and shown.max() + 1 == tiny.spec.positions
+    none, _ = build(tiny.feed, lists._replace(position=None), rows, drawn, *rest)
+    assert none.position is None

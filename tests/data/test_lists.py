@@ -182,3 +182,13 @@ def test_by_time_keeps_equal_times_together():
     assert len(set(found[4:9].tolist())) == 1
     assert found[-1] == 2
     assert found[0] == 0
+
+
+def test_a_list_knows_the_slots_that_its_items_were_shown_in():
+    rows = [(0, 7, 12, 0, 1), (0, 5, 11, 0, 0), (1, 6, 30, 1, 1)]
+    made = corpus(rows, split=[0, 0, 1])
+    assert built(made).train.position is None
+    shown = built(made._replace(events=made.events._replace(position=np.array([1, 0, -1], np.int32))))
+    # In the order of the list, which is that of time where an impression's events have their own.
+    assert shown.train.item.tolist() == [5, 7] and shown.train.position.tolist() == [0, 1]
+    assert shown.valid.position.tolist() == [-1]
