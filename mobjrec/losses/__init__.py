@@ -17,6 +17,7 @@
 | precision_at_k | relevant where > 0 | 1 - smooth precision |
 | f_beta_at_k, f_beta | relevant where > 0 | 1 - smooth F-beta: of soft ranks; of sigmoids, no k |
 | top_k_recall, top_k_precision | relevant where > 0 | as recall_at_k and precision_at_k by a soft top k, O(L) |
+| smooth_i_precision, smooth_i_ndcg | relevant where > 0; grades | 1 - metric@k of soft indicators, O(k L) |
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
@@ -27,6 +28,7 @@ from mobjrec.losses.neural import neural_ndcg
 from mobjrec.losses.pairwise import pairwise_logistic
 from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
 from mobjrec.losses.reduce import masked_mean as masked_mean
+from mobjrec.losses.smooth_i import smooth_i_ndcg, smooth_i_precision
 from mobjrec.losses.topk import f_beta, f_beta_at_k, precision_at_k, recall_at_k, top_k_precision, top_k_recall
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "recall_at_k",
     "sigmoid_cross_entropy",
     "smooth_ap",
+    "smooth_i_ndcg",
+    "smooth_i_precision",
     "softmax",
     "squared",
     "top_k_precision",

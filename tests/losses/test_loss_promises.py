@@ -24,10 +24,16 @@ LABELS = {
     "precision_at_k": "binary",
     "top_k_precision": "binary",
     "top_k_recall": "binary",
+    "smooth_i_ndcg": "graded",
+    "smooth_i_precision": "binary",
 }
 
-# Where the defaults say nothing of lists this short.
-SETTINGS = {"top_k_recall": {"k": 3}}
+# Where the defaults say nothing of lists this short, or stop gradients.
+SETTINGS = {
+    "top_k_recall": {"k": 3},
+    "smooth_i_ndcg": {"stop_gradient": False},
+    "smooth_i_precision": {"stop_gradient": False},
+}
 
 
 @pytest.mark.parametrize("name", losses.__all__)
