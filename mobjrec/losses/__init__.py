@@ -18,9 +18,14 @@
 | f_beta_at_k, f_beta | relevant where > 0 | 1 - smooth F-beta: of soft ranks; of sigmoids, no k |
 | top_k_recall, top_k_precision | relevant where > 0 | as recall_at_k and precision_at_k by a soft top k, O(L) |
 | smooth_i_precision, smooth_i_ndcg | relevant where > 0; grades | 1 - metric@k of soft indicators, O(k L) |
+| sampled_softmax | relevant where > 0 | mean over relevant of softmax against negatives, logQ |
+| sl, psl, bsl | relevant where > 0 | mean over relevant of a logsumexp of negatives; sl is softmax's stronger form |
+| sl_at_k | relevant where > 0 | sl, near the k-th score; supersedes it for metrics at k |
+| adv_infonce, llpauc | relevant where > 0 | minimax: the objective of the name moves the adversary |
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
+from mobjrec.losses.contrastive import adv_infonce, bsl, llpauc, psl, sampled_softmax, sl, sl_at_k
 from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states
 from mobjrec.losses.listwise import softmax
@@ -32,16 +37,23 @@ from mobjrec.losses.smooth_i import smooth_i_ndcg, smooth_i_precision
 from mobjrec.losses.topk import f_beta, f_beta_at_k, precision_at_k, recall_at_k, top_k_precision, top_k_recall
 
 __all__ = [
+    "adv_infonce",
     "approx_mrr",
     "approx_ndcg",
+    "bsl",
     "f_beta",
     "f_beta_at_k",
     "huber",
+    "llpauc",
     "neural_ndcg",
     "pairwise_logistic",
     "precision_at_k",
+    "psl",
     "recall_at_k",
+    "sampled_softmax",
     "sigmoid_cross_entropy",
+    "sl",
+    "sl_at_k",
     "smooth_ap",
     "smooth_i_ndcg",
     "smooth_i_precision",
