@@ -112,8 +112,7 @@ def eval_(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Measure a trained run on a split; also writes eval-SPLIT.json into the run folder."""
-    if split not in SPLITS:
-        raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{meant(split, SPLITS)}")
+    _check_split(split)
     from mobjrec.rank import load
     from mobjrec.report import measured, write_evaluation
 
@@ -130,6 +129,27 @@ def show(
     from mobjrec import show as shown
 
     _print(shown.one(run) if other is None else shown.two(run, other))
+
+
+@app.command()
+def compare(
+    run: RunFolder,
+    others: Annotated[list[Path], typer.Argument(help="runs to compare with it", metavar="RUN...")],
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
+    full: Annotated[bool, typer.Option("--full", help="of the whole catalogue, as `eval --full` measured")] = False,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="a key (click/ndcg@10) or name (ndcg@10); may be repeated")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="bootstrap samples, and signs drawn")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="of these draws")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Compare evaluated runs with the first one, list by list: differences, intervals, tests."""
+    _check_split(split)
+    from mobjrec import compare as compared
+
+    found = compared.compare([run, *others], split, full, metric or (), draws, seed)
+    print(json.dumps(compared.plain(found))) if as_json else _print(compared.told(found))
 
 
 @app.command()
@@ -261,6 +281,11 @@ def _config(name: str, changes: list[str] | None) -> tuple[Path, Any]:
 
     path = shipped.config(name)
     return path, load(path, changes or ())
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{meant(split, SPLITS)}")
 
 
 def _cache() -> Path:

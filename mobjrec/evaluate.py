@@ -15,7 +15,7 @@ from mobjrec.data.batching import labels_of
 from mobjrec.errors import NumericError
 from mobjrec.inference import item_matrix, users_of
 from mobjrec.metrics import left_out, pooled
-from mobjrec.metrics.keys import keyed
+from mobjrec.metrics.keys import ITEMS, keyed
 from mobjrec.parts import Parts, split_of
 from mobjrec.types import Candidates, Drawn, Lists, Objective, Tree
 
@@ -24,10 +24,8 @@ BLOCK = 128
 SCALE_LISTS = 1024
 AT = ("ndcg@5", "ndcg@10", "ndcg@20", "precision@5", "recall@5", "recall@20", "hit@5", "mean_label@1", "mean_label@5")
 BROAD = (*AT, "mrr", "auc")
-
-
 # Metrics of predicted values, not of orders: they speak of items whose label is known, whatever else is ranked.
-OF_VALUES = frozenset({"log_loss", "accuracy", "rmse"})
+OF_VALUES = frozenset({"log_loss", "accuracy", "rmse", "ece"})
 
 
 class Measured(NamedTuple):
@@ -77,6 +75,7 @@ def run(
     preference: dict[str, float] | None = None,
     segments: bool = False,
     zeros: frozenset[str] = frozenset(),
+    watch: Callable[[Block, dict[str, np.ndarray]], None] | None = None,
 ) -> Evaluation:
     """Metrics of a split's lists, BLOCK of them at a time.
 
@@ -87,7 +86,8 @@ def run(
     names: metrics, the config's by default   limit: only the first so many lists   preference: of the utility's order,
     equal by default   scale: {objective: (mean, deviation)} of its predictions, see `scale_of`   segments: also with
     items that training has and has not met apart, and users likewise   zeros: labels that are an observed 0 on candidates
-    that were not shown; log loss, accuracy and RMSE stay with what is known
+    that were not shown; what OF_VALUES names stays with what is known
+    watch: is shown every block with its orders {name: [B, L]}, the utility's too
     """
     lists, feed = split_of(parts, split), parts.feed
     what = (
@@ -96,7 +96,7 @@ def run(
     with exhausted.told(lambda error: exhausted.of_evaluation(error, what, params)):
         predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
         scale = scale or scale_of(parts, params, memory)
-        return measure(parts, lists, predicted, scale, names, preference, segments, zeros)
+        return measure(parts, lists, predicted, scale, names, preference, segments, zeros, watch)
 
 
 def measure(
@@ -108,6 +108,7 @@ def measure(
     preference: dict[str, float] | None = None,
     segments: bool = False,
     zeros: frozenset[str] = frozenset(),
+    watch: Callable[[Block, dict[str, np.ndarray]], None] | None = None,
 ) -> Evaluation:
     """The metrics of predictions, whoever made them: a model or an oracle.
 
@@ -125,6 +126,8 @@ def measure(
         real = block.rows >= 0
         orders = {**block.predictions, "utility": utility(block.predictions, scale, preference)}
         first = first or block._replace(predictions=orders)
+        if watch is not None:
+            watch(block, orders)
         masks = {kind: mask(block) & block.drawn.where for kind, mask in kinds.items()}
         for label in dict.fromkeys(own.values()):
             value, inside = block.labels[label], ranked(block, label, zeros)
@@ -140,7 +143,7 @@ def measure(
             pools[name, metric] = made, made.update(state, block.predictions[name], block.labels[own[name]], inside)
     rows = {key: np.concatenate(column) for key, column in columns.items()}
     codes = {key: np.concatenate(column) for key, column in states.items()}
-    measured = {key: _summary(key, column, codes[label_of(key)]) for key, column in rows.items()}
+    measured = {key: summary(key, column, codes[label_of(key)]) for key, column in rows.items()}
     for (name, metric), (made, state) in pools.items():
         code = codes[own[name], "known" if metric in OF_VALUES else ""]
         gone = np.isin(code, left_out.PAIRLESS if metric == "gauc" else left_out.ITEMLESS)
@@ -277,9 +280,9 @@ def labels_measured(parts: Parts) -> dict[str, str]:
 
 
 def is_own(objectives: dict[str, Objective], key: str) -> bool:
-    """Whether a metric measures an objective's order on its own label, or the utility's order."""
+    """Whether a metric measures an objective's order on its own label or by no label, or the utility's order."""
     order, _, label = key.split("/")[0].split("[")[0].partition(":")
-    return order == "utility" or order not in objectives or objectives[order].label == (label or order)
+    return order == "utility" or order not in objectives or (label or order) in (objectives[order].label, ITEMS)
 
 
 def label_of(key: str) -> tuple[str, str]:
@@ -298,6 +301,7 @@ def _pooled(parts: Parts, name: str) -> dict[str, Any]:
     made = {"pooled_auc": pooled.auc(), "gauc": pooled.gauc()}
     if objective.probability:
         made |= {"log_loss": pooled.log_loss(), "accuracy": pooled.accuracy()}
+        made |= {"pr_auc": pooled.pr_auc(), "ece": pooled.ece()}
     return made | {"rmse": pooled.rmse()} if objective.expectation else made
 
 
@@ -331,7 +335,8 @@ def _segments(parts: Parts, lists: Lists) -> dict[str, Callable[[Block], np.ndar
     return kinds
 
 
-def _summary(key: str, values: np.ndarray, codes: np.ndarray) -> Measured:
+def summary(key: str, values: np.ndarray, codes: np.ndarray) -> Measured:
+    """A per-list metric's mean and error, and why which lists are left out. NumericError where no code says why."""
     gone = np.isnan(values)
     if (codes[gone] == 0).any():
         raise NumericError(

@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec import checkpoint, evaluate
+from mobjrec import checkpoint, evaluate, exposed, kept
 from mobjrec.config import Config, plain
 from mobjrec.parts import Parts, split_of
 from mobjrec.state import divide
@@ -124,22 +124,27 @@ def example_preference(table: dict[str, Any]) -> str:
 def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
     """Measure a trained run on a split and write `eval-SPLIT[-full].json` into its folder by an atomic rename.
 
+    Beside it, in `.npz`, what was measured of each list: see `kept`.
     full: every list ranks the whole catalogue, and labels that are known as logged count as 0 on what was not shown.
     """
     from mobjrec.data.candidates import catalogue
 
     unshown = evaluate.unshown(trained.parts) if full else {}
+    candidates = catalogue() if full else None
+    see, exposures = exposed.watching(trained.parts, np.asarray(trained.items.matrix))
     found = evaluate.run(
         trained.parts,
         trained.params,
         trained.memory,
         split,
         scale=trained.scale,
-        names=tuple(dict.fromkeys([*evaluate.BROAD, *trained.parts.config.evaluate.metrics])),
-        candidates=catalogue() if full else None,
+        names=asked(trained.parts.config),
+        candidates=candidates,
         segments=True,
         zeros=frozenset(label for label, after in unshown.items() if not after),
+        watch=see,
     )
+    by_items, rows = exposures()
     content = {
         "split": split,
         "step": trained.step,
@@ -149,14 +154,21 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         "metrics": {
             key: {name: _plain(value) for name, value in measured._asdict().items()}
             | {"own": evaluate.is_own(trained.parts.objectives, key)}
-            for key, measured in found.measured.items()
+            for key, measured in (found.measured | by_items).items()
         },
     }
+    values = kept.kept(trained.parts, split, candidates, found.per_list | rows)
+    kept.write(kept.path_of(trained.folder, split, full), values)
     path = trained.folder / f"eval-{split}{'-full' if full else ''}.json"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     os.replace(temporary, path)
     return content
+
+
+def asked(config: Config) -> tuple[str, ...]:
+    """The per-list metrics of `mobjrec eval`: the broad ones and the config's."""
+    return tuple(dict.fromkeys([*evaluate.BROAD, *config.evaluate.metrics]))
 
 
 def measured(content: dict[str, Any]) -> Group:

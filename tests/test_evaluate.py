@@ -303,12 +303,6 @@ def test_the_closing_table_has_no_pooled_auc(capsys):
     assert "25.0% of the steps' time spent waiting for data" in said
 
 
-def test_eval_measures_the_configs_metrics_beside_the_broad_ones(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(evaluate, "run", lambda *_, names, **__: asked.append(names) or evaluate.Evaluation({}, {}))
-    monkeypatch.setattr(evaluate, "gains_of", lambda parts: {})
+def test_eval_measures_the_configs_metrics_beside_the_broad_ones():
     config = namespace(evaluate=namespace(metrics=("auc", "precision@3")))
-    parts = namespace(config=config)
-    run = namespace(parts=parts, params={}, memory={}, scale={}, step=3, folder=tmp_path)
-    report.write_evaluation(run, "test", full=False)
-    assert asked == [(*evaluate.BROAD, "precision@3")]
+    assert report.asked(config) == (*evaluate.BROAD, "precision@3")

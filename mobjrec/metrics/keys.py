@@ -1,5 +1,8 @@
 """Keys of metrics: what an order does to a label."""
 
+# In the place of a label in keys of metrics that look at the items shown and at no label.
+ITEMS = "items"
+
 
 def keyed(order: str, label: str, metric: str, segment: str = "") -> str:
     """The key of what an order, an objective's or the utility's, does to a label: LABEL/metric where both have one name.
