@@ -1,13 +1,22 @@
-"""Smooth recall at k mixed with a list loss."""
+"""Smooth recall and precision at k, mixed with a list loss, at temperatures that may fall."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from mobjrec.losses import recall_at_k
+from mobjrec.losses import precision_at_k, recall_at_k
 from mobjrec.losses import softmax as softmax_loss
 from mobjrec.types import Array, Batch, Clock, Objective, Outputs, Tree
+
+
+class Anneal(NamedTuple):
+    """Temperatures that begin at `factor` times what is set and fall geometrically to it over these epochs or steps."""
+
+    factor: float = 10.0
+    epochs: int = 0
+    steps: int = 0
 
 
 def recall(
@@ -18,27 +27,71 @@ def recall(
     offset: float = 0.5,
     temperature_rank: float = 0.1,
     temperature_cut: float | None = None,
+    anneal: Anneal | None = None,
 ) -> Objective:
     """Smooth recall at k mixed with a list loss: (1 - softmax) RS@k + softmax cross-entropy per gain.
 
     On the label's own head by default, so it shares click's. Alone (softmax: 0) the surrogate has next to no gradient
-    far from the cut. ValueError unless k >= 1, softmax is in [0, 1] and both temperatures are above 0.
+    far from the cut; wide temperatures at first (anneal) help as well.
+    ValueError unless k >= 1, softmax is in [0, 1], both temperatures are above 0, and what `anneal` says is.
     """
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+    settings = {"offset": offset, "temperature_rank": temperature_rank, "temperature_cut": temperature_cut}
+    return _mixture(recall_at_k, label, k, head, softmax, settings, anneal)
+
+
+def precision(
+    label: str = "click",
+    k: int = 5,
+    head: str = "",
+    softmax: float = 0.5,
+    offset: float = 0.5,
+    temperature_rank: float = 0.1,
+    temperature_cut: float | None = None,
+    anneal: Anneal | None = None,
+) -> Objective:
+    """Smooth precision at k mixed with a list loss, as `recall`: a list of few relevant items pulls less."""
+    settings = {"offset": offset, "temperature_rank": temperature_rank, "temperature_cut": temperature_cut}
+    return _mixture(precision_at_k, label, k, head, softmax, settings, anneal)
+
+
+def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """The head of `recall` by its name, and the temperature of its cut."""
+    head, cut, k = settings["head"] or settings["label"], settings["temperature_cut"], settings["k"]
+    return {"head": head} if k < 1 else {"head": head, "temperature_cut": k / 2 if cut is None else cut}
+
+
+precision_settled = recall_settled
+
+
+def tried(loss: Callable[..., Array], **settings: Any) -> None:
+    """Nothing, or the ValueError that the loss raises at these settings: before any data are read."""
+    jax.eval_shape(lambda one: loss(one, one, where=one > 0, **settings), jnp.zeros(1))
+
+
+def _mixture(
+    surrogate: Callable[..., Array],
+    label: str,
+    k: int,
+    head: str,
+    softmax: float,
+    settings: dict[str, float | None],
+    anneal: Anneal | None,
+) -> Objective:
+    tried(surrogate, k=k, **settings)
     if not 0 <= softmax <= 1:
         raise ValueError(f"softmax is {softmax}; it is a share of the mixture, from 0 to 1")
-    for name, temperature in (("temperature_rank", temperature_rank), ("temperature_cut", temperature_cut)):
-        if temperature is not None and not temperature > 0:
-            raise ValueError(f"{name} is {temperature}; it must be above 0")
+    cut = settings["temperature_cut"]
+    warm = {"temperature_rank": settings["temperature_rank"], "temperature_cut": k / 2 if cut is None else cut}
+    factor = _falling(anneal)
     head = head or label
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> tuple[Array, Array, Tree]:
         scores, labels, where = outputs.scores[head], batch.labels[label], batch.observed[label]
-        settings = {"offset": offset, "temperature_rank": temperature_rank, "temperature_cut": temperature_cut}
-        smooth = recall_at_k(scores, labels, where=where, weights=batch.weights, k=k, **settings)
+        now = warm if anneal is None else {name: one * factor(clock) for name, one in warm.items()}
+        given = {"where": where, "weights": batch.weights}
+        smooth = surrogate(scores, labels, k=k, offset=settings["offset"], **given, **now)
         gain = jnp.sum(labels, axis=-1, where=where)
-        entropy = softmax_loss(scores, labels, where=where, weights=batch.weights) / jnp.where(gain > 0, gain, 1.0)
+        entropy = softmax_loss(scores, labels, **given) / jnp.where(gain > 0, gain, 1.0)
         return (1 - softmax) * smooth + softmax * entropy, gain > 0, memory
 
     def predict(outputs: Outputs, params: Tree, memory: Tree) -> Array:
@@ -58,7 +111,17 @@ def recall(
     )
 
 
-def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[str, Any]:
-    """The head of `recall` by its name, and the temperature of its cut."""
-    head, cut, k = settings["head"] or settings["label"], settings["temperature_cut"], settings["k"]
-    return {"head": head} if k < 1 else {"head": head, "temperature_cut": k / 2 if cut is None else cut}
+def _falling(anneal: Anneal | None) -> Callable[[Clock], Array]:
+    """What multiplies the temperatures at a clock's time."""
+    if anneal is None:
+        return lambda clock: jnp.float32(1.0)
+    if not anneal.factor > 0:
+        raise ValueError(f"anneal has the factor {anneal.factor}; it must be above 0")
+    if min(anneal.epochs, anneal.steps) != 0 or max(anneal.epochs, anneal.steps) < 1:
+        raise ValueError(f"anneal has epochs {anneal.epochs} and steps {anneal.steps}; one of them must be at least 1")
+
+    def factor(clock: Clock) -> Array:
+        gone = clock.epoch / anneal.epochs if anneal.epochs else clock.step / anneal.steps
+        return anneal.factor ** (1.0 - jnp.minimum(gone, 1.0))
+
+    return factor
