@@ -7,6 +7,11 @@
 |---|---|---|
 | sigmoid_cross_entropy | 0/1 or shares | mean over items |
 | squared, huber | any number | mean over items |
+| quantile | any number | mean over items of the pinball loss: the tau-quantile |
+| watch_time_logistic | seconds >= 0, 0 = not clicked | mean over items; e^s is about the expected time |
+| ziln (scores [..., L, 3]) | amounts >= 0 | mean over items of -log likelihood, zero-inflated lognormal |
+| tweedie | amounts >= 0 | mean over items; e^s is the mean; one score where ziln takes three |
+| coral, corn (scores [..., L, W]) | grades 0 ... W | mean over items of the thresholds' sum; over the terms there are |
 | pairwise_logistic | grades | mean over pairs of different grade |
 | softmax | gains >= 0 | sum over gains |
 | recall_at_k | relevant where > 0 | 1 - smooth recall |
@@ -30,9 +35,13 @@ from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states
 from mobjrec.losses.listwise import softmax
 from mobjrec.losses.neural import neural_ndcg
+from mobjrec.losses.ordinal import coral, corn
 from mobjrec.losses.pairwise import pairwise_logistic
 from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
 from mobjrec.losses.reduce import masked_mean as masked_mean
+from mobjrec.losses.regression import quantile, tweedie, watch_time_logistic, ziln
+from mobjrec.losses.regression import tame_exp as tame_exp
+from mobjrec.losses.regression import ziln_mean as ziln_mean
 from mobjrec.losses.smooth_i import smooth_i_ndcg, smooth_i_precision
 from mobjrec.losses.topk import f_beta, f_beta_at_k, precision_at_k, recall_at_k, top_k_precision, top_k_recall
 
@@ -41,6 +50,8 @@ __all__ = [
     "approx_mrr",
     "approx_ndcg",
     "bsl",
+    "coral",
+    "corn",
     "f_beta",
     "f_beta_at_k",
     "huber",
@@ -49,6 +60,7 @@ __all__ = [
     "pairwise_logistic",
     "precision_at_k",
     "psl",
+    "quantile",
     "recall_at_k",
     "sampled_softmax",
     "sigmoid_cross_entropy",
@@ -61,4 +73,7 @@ __all__ = [
     "squared",
     "top_k_precision",
     "top_k_recall",
+    "tweedie",
+    "watch_time_logistic",
+    "ziln",
 ]

@@ -33,6 +33,12 @@ LABELS = {
     "sampled_softmax": "binary",
     "sl": "binary",
     "sl_at_k": "binary",
+    "coral": "graded",
+    "corn": "graded",
+    "quantile": "real",
+    "tweedie": "positive",
+    "watch_time_logistic": "positive",
+    "ziln": "positive",
 }
 
 # Where the defaults say nothing of lists this short, or stop gradients.
@@ -46,11 +52,11 @@ STOPPED = {"sl_at_k"}
 
 
 @pytest.mark.parametrize("name", losses.__all__)
-def test_every_loss_keeps_its_promises(name):
+def test_every_loss_keeps_its_promises(name, width):
     loss = getattr(losses, name)
     some = functools.partial(loss, **SETTINGS[name]) if name in SETTINGS else loss
     relevant = losses.facts_of(loss).relevant
-    check_loss(some, LABELS[name], smooth=name not in STOPPED, needs_relevant=relevant)
+    check_loss(some, LABELS[name], smooth=name not in STOPPED, needs_relevant=relevant, width=width(name))
 
 
 def test_recall_keeps_them_where_the_cut_runs_through_the_list():
@@ -75,12 +81,14 @@ def test_every_loss_has_the_seams_arguments_and_defaults_for_the_rest(name):
         ((2, 3), ((2, 3), bool), (3,), r"weights has shape \(3,\)"),
     ],
 )
-def test_every_loss_refuses_what_does_not_fit_before_it_runs(name, labels, where, weights, message):
+def test_every_loss_refuses_what_does_not_fit_before_it_runs(name, spread, labels, where, weights, message):
     weights = None if weights is None else jnp.zeros(weights)
     shape, kind = where
 
     def call(scores):
-        return getattr(losses, name)(scores, jnp.zeros(labels), where=jnp.ones(shape, kind), weights=weights)
+        return getattr(losses, name)(
+            spread(name, scores), jnp.zeros(labels), where=jnp.ones(shape, kind), weights=weights
+        )
 
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(call, jnp.zeros((2, 3)))

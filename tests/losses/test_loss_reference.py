@@ -87,12 +87,14 @@ def test_value_and_gradient_are_those_of_the_reference(agrees, case):
 
 
 @pytest.mark.parametrize("name", losses.__all__)
-def test_a_fully_masked_list_gives_zero_without_gradient(reference, name):
+def test_a_fully_masked_list_gives_zero_without_gradient(reference, spread, name):
     inputs = {key: jnp.asarray(value) for key, value in reference["stress_empty"]["inputs"].items()}
 
     @jax.jit
     def value_and_pull(scores):
-        value, back = jax.vjp(lambda s: getattr(losses, name)(s, inputs["labels"], where=inputs["where"]), scores)
+        value, back = jax.vjp(
+            lambda s: getattr(losses, name)(spread(name, s), inputs["labels"], where=inputs["where"]), scores
+        )
         return value, back(jnp.ones(1))[0]
 
     value, pull = value_and_pull(inputs["scores"])
