@@ -31,18 +31,18 @@ PROMISES = "losses/test_loss_promises.py"
 MUTANTS = [
     Mutant("sign", "losses/listwise.py", "return -jnp.sum(gain", "return jnp.sum(gain", "losses/test_listwise.py"),
     Mutant(
-        "-inf mask",
+        "scores not masked",
         "losses/listwise.py",
         "jnp.where(where, scores, jnp.finfo(scores.dtype).min)",
-        "jnp.where(where, scores, -jnp.inf)",
-        f"losses/test_listwise.py {PROMISES}",
+        "scores",
+        PROMISES,
         "softmax",
     ),
     Mutant(
-        "labels not masked",
+        "scores not masked",
         "losses/pointwise.py",
         "scores, labels = jnp.where(where, scores, 0.0), jnp.where(where, labels, 0.0)\n    return masked_mean(jax.nn.softplus",
-        "scores = jnp.where(where, scores, 0.0)\n    return masked_mean(jax.nn.softplus",
+        "labels = jnp.where(where, labels, 0.0)\n    return masked_mean(jax.nn.softplus",
         PROMISES,
         "sigmoid_cross_entropy",
     ),

@@ -225,3 +225,13 @@ def test_a_hundred_thousand_items_pull_the_relevant_ones_up_and_no_value_is_belo
 def test_what_is_out_of_range_is_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
         getattr(losses, name)(jnp.zeros(3), jnp.zeros(3), where=jnp.ones(3, bool), **settings)
+
+
+@pytest.mark.parametrize("loss", [losses.precision_at_k, losses.top_k_precision])
+def test_precision_in_a_list_shorter_than_k_is_over_its_items(loss):
+    cold = (
+        {"temperature_rank": 0.01, "temperature_cut": 0.01} if loss is losses.precision_at_k else {"temperature": 0.01}
+    )
+    where = np.array([True, True, False, False])
+    found = loss(jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.array([1, 0, 1, 1]), where=where, k=3, **cold)
+    np.testing.assert_allclose(found, 1 / 2, atol=1e-6)
