@@ -60,7 +60,7 @@ class Batch(NamedTuple):
     observed: {name: [B, L] bool} where the label is known (satisfaction: after a click only), always inside `where`
     where: [B, L] bool, True for a real item; a row of all False is a padding list
     weights: [B, L] float32, propensity weights, or how often a shared candidate was drawn for the list
-    log_q: [B or 1, L] float32, log-probability that the candidate was drawn; 0 as logged
+    log_q: [B or 1, L] float32, log-probability that the candidate is in the set, by the draw or the batch; 0 as logged
     row: [B] int32, the list's row in its split, -1 for a padding list
     position: [B, L] int32 slot in which the item was shown, from 0, -1 where it was not or nobody knows; None where the
         corpus has no positions

@@ -24,7 +24,8 @@ def as_logged(size: int | None = None) -> Candidates:
 def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
     """The list's own items and, for each list, `negatives` others drawn uniformly from the catalogue.
 
-    A drawn item that the user met in this or an earlier split, or that stands in the list already, is masked.
+    A drawn item that the user met in this or an earlier split, or that stands in the list already, is masked. log_q of
+    a drawn item is the log-probability to be drawn at all.
     """
     if negatives < 1:
         raise UserError(f"candidates.negatives is {negatives}; it must be at least 1")
@@ -33,6 +34,7 @@ def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
     def draw(dataset: Dataset, lists: Lists, rows: np.ndarray, random: np.random.Generator) -> Drawn:
         own = _padded(lists, logged(lists, rows, size or longest(lists), random))
         catalogue = len(dataset.items.id)
+        log_q = np.log(-np.expm1(negatives * np.log1p(-1 / max(catalogue, 2))))
         item = random.integers(0, catalogue, (len(rows), negatives), dtype=np.int32)
         twice = np.zeros_like(item, bool)
         by_item = np.argsort(item, 1, kind="stable")
@@ -44,7 +46,7 @@ def uniform(negatives: int = 50, size: int | None = None) -> Candidates:
             row=np.concatenate([own.row, np.full(item.shape, -1)], 1),
             where=np.concatenate([own.where, kept], 1),
             weights=np.ones((len(rows), own.item.shape[1] + negatives), np.float32),
-            log_q=np.concatenate([own.log_q, np.full(item.shape, -np.log(catalogue), np.float32)], 1),
+            log_q=np.concatenate([own.log_q, np.full(item.shape, log_q, np.float32)], 1),
         )
 
     return draw

@@ -75,6 +75,12 @@ def test_uniform_masks_what_the_user_met_and_repetitions(dataset):
             assert set(there) <= set(range(ITEMS))
 
 
+def test_the_log_q_of_uniform_is_that_of_being_drawn_at_all(dataset):
+    found = drawn(dataset, candidates.uniform(negatives=3))
+    assert not found.log_q[:, :2].any()
+    np.testing.assert_allclose(found.log_q[:, 2:], np.log(1 - (1 - 1 / ITEMS) ** 3), rtol=1e-6)
+
+
 def test_uniform_reaches_every_other_item(dataset):
     reached = set()
     for seed in range(60):
