@@ -3,7 +3,7 @@
 Shared by losses and metrics, with what both refuse at trace time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ def check_lists(scores: Array, labels: Array, where: Array, weights: Array | Non
         raise ValueError(f"k is {k}; it must be at least 1")
 
 
-def check_above(**settings: float) -> None:
-    """ValueError for a setting that is not above 0, naming it. A traced number, such as one that falls, is not seen."""
+def check_above(settings: Mapping[str, float]) -> None:
+    """ValueError for a setting that is not above 0, naming it; a traced number, such as one that falls, is not seen."""
     for name, value in settings.items():
         if isinstance(value, int | float) and not value > 0:
             raise ValueError(f"{name} is {value}; it must be above 0")

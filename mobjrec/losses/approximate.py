@@ -21,7 +21,7 @@ def approx_ndcg(
     gain. ValueError unless temperature > 0.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     found = soft_ranks(scores, where, temperature)
     gain, weight = gains(labels, where, weights, found.dtype)
     total = jnp.sum(gain / jnp.log2(1.0 + found), axis=-1)
@@ -40,7 +40,7 @@ def approx_mrr(
     unless temperature > 0.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     found = soft_ranks(scores, where, temperature)
     relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0).astype(found.dtype)
@@ -59,7 +59,7 @@ def smooth_ap(
     unless temperature > 0.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     relevant = relevant_in(labels, where)
     share = soft_ranks(scores, relevant, temperature) / soft_ranks(scores, where, temperature)
     return masked_mean(1.0 - share, relevant, weights)

@@ -43,7 +43,7 @@ def sampled_softmax(
     ValueError for a temperature that is not above 0 or a log_q of another shape.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     positive, negative, logits = _sides(scores, labels, where, temperature)
     if log_q is not None:
         _check_shape("log_q", log_q, scores.shape)
@@ -71,7 +71,7 @@ def sl(
     items: without relevant ones). ValueError for a temperature that is not above 0 or another `over`.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     positive, negative, logits = _sides(scores, labels, where, temperature)
     total, spoken = _logsumexp(logits, _others(negative, where, over))
     return masked_mean(total - logits, positive & spoken, weights)
@@ -98,7 +98,7 @@ def sl_at_k(
     ValueError for k below 1, temperatures that are not above 0, or a beta that is not one number a list.
     """
     check_lists(scores, labels, where, weights, k)
-    check_above(temperature=temperature, temperature_weight=temperature_weight)
+    check_above({"temperature": temperature, "temperature_weight": temperature_weight})
     positive, negative, logits = _sides(scores, labels, where, temperature)
     if beta is None:
         beta = kth_largest(jax.lax.stop_gradient(scores), where, k)
@@ -127,7 +127,7 @@ def psl(
     O(L^2) time, block by block. Returns and raises as `sl`; ValueError for another activation too.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     positive, negative, kept = _sides(scores, labels, where, 1.0)
     others = _others(negative, where, over)
     log_activation = _log_activation(activation)
@@ -158,7 +158,7 @@ def bsl(
     ValueError for temperatures that are not above 0.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature_positive=temperature_positive, temperature_negative=temperature_negative)
+    check_above({"temperature_positive": temperature_positive, "temperature_negative": temperature_negative})
     positive, negative, kept = _sides(scores, labels, where, 1.0)
     weight = jnp.where(positive, 1.0 if weights is None else weights, 0.0).astype(kept.dtype)
     mass = jnp.where(weight > 0, jnp.log(jnp.where(weight > 0, weight, 1.0)), 0.0)
@@ -192,7 +192,7 @@ def adv_infonce(
     ValueError for a temperature or `negatives` not above 0, or a g of another shape.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature, negatives=negatives)
+    check_above({"temperature": temperature, "negatives": negatives})
     positive, negative, logits = _sides(scores, labels, where, temperature)
     hard = jnp.zeros_like(logits) if g is None else g
     _check_shape("g", hard, scores.shape)
@@ -231,7 +231,7 @@ def llpauc(
     or without others. ValueError for a kappa not above 0, alpha or beta outside of 0 to 1.
     """
     check_lists(scores, labels, where, weights)
-    check_above(kappa=kappa)
+    check_above({"kappa": kappa})
     for name, share in (("alpha", alpha), ("beta", beta)):
         if not 0 < share <= 1:
             raise ValueError(f"{name} is {share}; it must be above 0 and at most 1")

@@ -34,7 +34,7 @@ def neural_ndcg(
     where Sinkhorn has not converged. ValueError unless k and rounds are at least 1, temperature and tolerance above 0.
     """
     check_lists(scores, labels, where, weights, k)
-    check_above(temperature=temperature, tolerance=tolerance, rounds=rounds)
+    check_above({"temperature": temperature, "tolerance": tolerance, "rounds": rounds})
     kept = jnp.where(where, scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), 0.0)
     sort = _neural_sort(kept, where, temperature)
     rows, columns = _sinkhorn(sort, where, rounds, tolerance)

@@ -69,7 +69,7 @@ def _indicators(
     scores: Array, where: Array, k: int, alpha: float, delta: float, stop_gradient: bool
 ) -> Iterator[Array]:
     """I^1 ... I^k [..., L] each, those of ranks past a list's items being 0."""
-    check_above(alpha=alpha)
+    check_above({"alpha": alpha})
     if not 0 < delta < 0.5:
         raise ValueError(f"delta is {delta}; it must be between 0 and 0.5")
     kept = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))

@@ -100,7 +100,7 @@ def f_beta(
     It learns where 0 lies: an item above it is retrieved. Otherwise as `f_beta_at_k`.
     """
     check_lists(scores, labels, where, weights)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     scores = jnp.where(where, scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), 0.0)
     return _f_beta(jax.nn.sigmoid(scores / temperature), labels, where, weights, beta)
 
@@ -124,7 +124,7 @@ def top_k_recall(
     a temperature, in the scores' unit, that is not above 0.
     """
     check_lists(scores, labels, where, weights, k)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     relevant = relevant_in(labels, where)
     return _left(soft_top_k(scores, where, k, temperature), relevant, weights, jnp.sum(relevant, axis=-1), k)
 
@@ -141,7 +141,7 @@ def top_k_precision(
 ) -> Array:
     """One minus precision of soft shares in the first k: as `top_k_recall`, divided by min(k, items)."""
     check_lists(scores, labels, where, weights, k)
-    check_above(temperature=temperature)
+    check_above({"temperature": temperature})
     relevant = relevant_in(labels, where)
     return _left(soft_top_k(scores, where, k, temperature), relevant, weights, jnp.sum(where, axis=-1), k)
 
@@ -151,7 +151,7 @@ def _inside(
 ) -> Array:
     """How far each item's soft rank is inside the first k [..., L]."""
     cut = k / 2 if temperature_cut is None else temperature_cut
-    check_above(temperature_rank=temperature_rank, temperature_cut=cut)
+    check_above({"temperature_rank": temperature_rank, "temperature_cut": cut})
     return jax.nn.sigmoid((k + offset - soft_ranks(scores, where, temperature_rank)) / cut)
 
 
@@ -170,7 +170,7 @@ def _left(shares: Array, relevant: Array, weights: Array | None, count: Array, k
 
 def _f_beta(inside: Array, labels: Array, where: Array, weights: Array | None, beta: float) -> Array:
     """One minus F-beta of the items inside [..., L], times the mean weight of the relevant ones."""
-    check_above(beta=beta)
+    check_above({"beta": beta})
     relevant = relevant_in(labels, where)
     weight = jnp.where(where, 1.0 if weights is None else weights, 0.0)
     wanted = jnp.sum(weight, axis=-1, where=relevant)

@@ -21,7 +21,7 @@ def sampled_softmax(label: str = "click", head: str = "", temperature: float = 1
     nor any with correct: false. What the candidates mask (false negatives by item) is in no sum.
     ValueError unless temperature > 0.
     """
-    tried(losses.sampled_softmax, temperature=temperature)
+    tried(losses.sampled_softmax, {"temperature": temperature})
     head = head or label
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> Valued:
@@ -48,7 +48,7 @@ def sl_at_k(
     ValueError unless k >= 1, temperatures are above 0, and rate is above 0 and at most 1.
     """
     settings = {"k": k, "temperature": temperature, "temperature_weight": temperature_weight}
-    tried(losses.sl_at_k, **settings)
+    tried(losses.sl_at_k, settings)
     if not 0 < rate <= 1:
         raise ValueError(f"rate is {rate}; it must be above 0 and at most 1")
     head = head or label
@@ -88,7 +88,7 @@ def adv_infonce(
     it ends at the hardest negative alone.
     ValueError unless temperature and negatives are above 0 and every is at least 1.
     """
-    tried(losses.adv_infonce, temperature=temperature, negatives=negatives)
+    tried(losses.adv_infonce, {"temperature": temperature, "negatives": negatives})
     if every < 1:
         raise ValueError(f"every is {every}; it must be at least 1")
     head = head or label
@@ -130,7 +130,7 @@ def llpauc(
     of its range would have no gradient back. Scores are logits. ValueError as of the loss.
     """
     settings = {"alpha": alpha, "beta": beta, "kappa": kappa, "regularisation": regularisation}
-    tried(losses.llpauc, **settings)
+    tried(losses.llpauc, settings)
     head = head or label
 
     def init(key: Array, spec: Spec) -> tuple[Tree, Tree]:

@@ -63,9 +63,10 @@ def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[s
 precision_settled = recall_settled
 
 
-def tried(loss: Callable[..., Array], **settings: Any) -> None:
+def tried(loss: Callable[..., Array], settings: Mapping[str, Any]) -> None:
     """Nothing, or the ValueError that the loss raises at these settings: before any data are read."""
-    jax.eval_shape(lambda one: loss(one, one, where=one > 0, **settings), jnp.zeros(1))
+    # Not an array: making one takes the devices, which several processes have to join before.
+    jax.eval_shape(lambda one: loss(one, one, where=one > 0, **settings), jax.ShapeDtypeStruct((1,), "float32"))
 
 
 def _mixture(
@@ -77,7 +78,7 @@ def _mixture(
     settings: dict[str, float | None],
     anneal: Anneal | None,
 ) -> Objective:
-    tried(surrogate, k=k, **settings)
+    tried(surrogate, {"k": k, **settings})
     if not 0 <= softmax <= 1:
         raise ValueError(f"softmax is {softmax}; it is a share of the mixture, from 0 to 1")
     cut = settings["temperature_cut"]

@@ -229,12 +229,12 @@ def test_one_run_trains_and_ranks_with_all_of_them(tiny_cache, tmp_path):
         "steps=6",
     ]
     config = load(Path(__file__).parents[1] / "tiny.yaml", changes)
-    state = train.run(config, tmp_path / "run", tiny_cache, quiet=True)
-    told = jax.device_get(state)
-    own = told.params["objectives"]
+    train.run(config, tmp_path / "run", tiny_cache, quiet=True)
+    found = rank.load(tmp_path / "run", tiny_cache)
+    own, near = jax.device_get((found.params["objectives"], found.memory["near"]))
     assert np.abs(own["adverse"]["item"]).max() > 0 and own["adverse"]["slope"] != 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(own)) and own["game"]["s_n"] != 0
-    assert 0 < told.memory["near"]["seen"].sum() <= len(told.memory["near"]["seen"])
-    assert told.memory["near"]["seen"].max() == 1
-    found = rank.load(tmp_path / "run", tiny_cache)
-    assert found is not None
+    assert near["seen"].max() == 1 and np.abs(near["beta"][near["seen"] == 1]).min() > 0
+    assert (near["beta"][near["seen"] == 0] == 0).all()
+    best = found.rank(next(iter(found.rows["user"])), top=3, prefer={"near": 1.0})
+    assert len(best) == 3
