@@ -5,18 +5,26 @@
 | single | one, as its loss wants it | 1 | the score, its sigmoid, or the label's expectation |
 | recall, precision | gains | 1, shared with click | the score |
 | sampled_softmax, sl_at_k, adv_infonce, llpauc | relevant where > 0 | 1 | the score |
+| coral, corn | grades lowest, lowest + 1 ... | 1; classes - 1 | the expected grade |
+| watch_time, tweedie, ziln | time or amount >= 0, often 0 | 1; ziln 3 | the mean, in the label's unit |
+| d2q | share, from the label rule `quantile` | 1 | the expected quantile |
 | satisfied_click | click, and what is known after it, 0/1 | 2 | P(click and satisfied) |
 """
 
 from mobjrec.objectives.contrastive import adv_infonce, llpauc, sampled_softmax, sl_at_k
 from mobjrec.objectives.entire_space import satisfied_click
+from mobjrec.objectives.ordinal import coral, corn
 from mobjrec.objectives.recall import Anneal as Anneal
 from mobjrec.objectives.recall import precision, recall
 from mobjrec.objectives.single import mean_over_lists as mean_over_lists
 from mobjrec.objectives.single import single
+from mobjrec.objectives.watch import d2q, tweedie, watch_time, ziln
 
 __all__ = [
     "adv_infonce",
+    "coral",
+    "corn",
+    "d2q",
     "llpauc",
     "precision",
     "recall",
@@ -24,4 +32,7 @@ __all__ = [
     "satisfied_click",
     "single",
     "sl_at_k",
+    "tweedie",
+    "watch_time",
+    "ziln",
 ]
