@@ -35,8 +35,8 @@ def sampled_softmax(
 ) -> Array:
     """Cross-entropy of each positive among itself and all negatives, mean over P: mean_P softplus(logsumexp_N z - z_i).
 
-    z = s / temperature - log_q; log_q [..., L] is the log of how often a candidate is expected among those drawn, 0
-    where it was not drawn: with it the sum estimates that over the catalogue. Jean et al. 2015; Yi et al. 2019 (in-batch).
+    z = s / temperature - log_q; log_q [..., L] is the log-probability that a candidate is among these, 0 where that is
+    sure: with it the sum estimates that over the catalogue. Jean et al. 2015; Yi et al. 2019 (in-batch).
     Other positives are left out of a positive's sum, and false negatives are what `where` masks.
 
     labels [..., L], relevant where > 0. Returns [...], 0 for a list without relevant items or without others.

@@ -16,9 +16,9 @@ Valued = tuple[Array, Array, Tree]
 def sampled_softmax(label: str = "click", head: str = "", temperature: float = 1.0, correct: bool = True) -> Objective:
     """Softmax of each relevant item against all others of its list, corrected for how these were drawn (logQ).
 
-    Drawn candidates (log_q below 0) stand for the catalogue: each is expected m q times among the m that a list drew, and
-    its score is lowered by the log of that. Jean et al. 2015; Yi et al. 2019. Candidates as logged are not corrected,
-    nor any with correct: false. What the candidates mask (false negatives by item) is in no sum.
+    A candidate that is in the set with probability q stands for 1 / q of its kind, so its score is lowered by log q and
+    the sum estimates that over the catalogue. Jean et al. 2015; Yi et al. 2019. Candidates as logged are not corrected
+    (their log_q is 0), nor any with correct: false. What the candidates mask (false negatives) is in no sum.
     ValueError unless temperature > 0.
     """
     tried(losses.sampled_softmax, {"temperature": temperature})
@@ -26,7 +26,7 @@ def sampled_softmax(label: str = "click", head: str = "", temperature: float = 1
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> Valued:
         given = _given(outputs, batch, label, head)
-        log_q = _log_expected(batch, given["where"]) if correct else None
+        log_q = jnp.broadcast_to(batch.log_q, given["where"].shape) if correct else None
         return losses.sampled_softmax(**given, temperature=temperature, log_q=log_q), _speaks(given), memory
 
     return _objective(value, label, head, positive=True)
@@ -58,7 +58,7 @@ def sl_at_k(
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> Valued:
         given = _given(outputs, batch, label, head)
-        count = jnp.exp(-_log_expected(batch, given["where"]))
+        count = jnp.exp(-jnp.where(given["where"], batch.log_q, 0.0))
         now = _threshold(jax.lax.stop_gradient(given["scores"]), given["where"], count, k)
         lists = len(memory["beta"])
         known = (batch.row >= 0) & given["where"].any(-1)
@@ -186,14 +186,6 @@ def _speaks(given: dict[str, Array]) -> Array:
     """[B] bool: lists with a relevant item and another."""
     relevant = given["where"] & (given["labels"] > 0)
     return relevant.any(-1) & (given["where"] & ~relevant).any(-1)
-
-
-def _log_expected(batch: Batch, where: Array) -> Array:
-    """[B, L] the log of how often a candidate is expected among those that its list drew; 0 for one that it did not draw."""
-    log_q = jnp.where(where, batch.log_q, 0.0)
-    drawn = log_q < 0
-    many = jnp.maximum(jnp.sum(drawn, axis=-1, keepdims=True), 1)
-    return jnp.where(drawn, log_q + jnp.log(many), 0.0)
 
 
 def _threshold(scores: Array, where: Array, count: Array, k: int) -> Array:

@@ -54,8 +54,8 @@ def started(objective, ids=(), lists=4):
 
 
 def test_drawn_candidates_stand_for_the_catalogue_and_logged_ones_for_themselves():
-    # Two of eight items are drawn evenly, so each of the two stands for four; the third is as logged.
-    given = batch([[1, 0, 0, 0]], [[0.0, np.log(1 / 8), np.log(1 / 8), 0.0]])
+    # The two drawn are in the set with probability 1/4, so each stands for four; the last is as logged.
+    given = batch([[1, 0, 0, 0]], [[0.0, np.log(1 / 4), np.log(1 / 4), 0.0]])
     scores = np.array([[1.0, 0.2, -0.3, 0.5]])
     total = np.exp(1) + 4 * np.exp(0.2) + 4 * np.exp(-0.3) + np.exp(0.5)
     value, speaks, _ = OBJECTIVES["sampled_softmax"].value(outputs(scores), given, (), (), NOW)
@@ -65,7 +65,7 @@ def test_drawn_candidates_stand_for_the_catalogue_and_logged_ones_for_themselves
     assert speaks.tolist() == [True]
 
 
-def test_of_a_shared_set_each_list_counts_its_own_draws():
+def test_a_shared_set_has_one_correction_for_all_lists():
     given = batch([[1, 0, 0], [0, 1, 0]], [[np.log(0.5), np.log(0.2), np.log(0.3)]], [[1, 1, 1], [1, 1, 0]])
     value, _, _ = OBJECTIVES["sampled_softmax"].value(outputs(np.zeros((2, 3))), given, (), (), NOW)
     odds = 1 / np.array([0.5, 0.2, 0.3])
@@ -103,7 +103,7 @@ def test_a_threshold_is_remembered_by_list_and_moves_by_the_rate():
 def test_a_drawn_item_counts_in_the_threshold_for_as_many_as_it_stands_for():
     one = objectives.sl_at_k(k=3, rate=1.0)
     # The best is as logged, counting 1; each of the two drawn stands for four: the third place is within the first of them.
-    given = batch([[1, 0, 0]], [[0.0, np.log(1 / 8), np.log(1 / 8)]])
+    given = batch([[1, 0, 0]], [[0.0, np.log(1 / 4), np.log(1 / 4)]])
     memory = one.value(outputs([[3.0, 2.0, 1.0]]), given, *started(one), NOW)[2]
     assert memory["beta"][0] == 2
     assert (
