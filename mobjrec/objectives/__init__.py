@@ -8,11 +8,12 @@
 | coral, corn | grades lowest, lowest + 1 ... | 1; classes - 1 | the expected grade |
 | watch_time, tweedie, ziln | time or amount >= 0, often 0 | 1; ziln 3 | the mean, in the label's unit |
 | d2q | share, from the label rule `quantile` | 1 | the expected quantile |
-| satisfied_click | click, and what is known after it, 0/1 | 2 | P(click and satisfied) |
+| satisfied_click, escm2_ips | click, and what is known after it, 0/1 | 2 | P(click and satisfied) |
+| dcmt | the same | 3 | the same |
 """
 
 from mobjrec.objectives.contrastive import adv_infonce, llpauc, sampled_softmax, sl_at_k
-from mobjrec.objectives.entire_space import satisfied_click
+from mobjrec.objectives.entire_space import dcmt, escm2_ips, satisfied_click
 from mobjrec.objectives.ordinal import coral, corn
 from mobjrec.objectives.recall import Anneal as Anneal
 from mobjrec.objectives.recall import precision, recall
@@ -25,6 +26,8 @@ __all__ = [
     "coral",
     "corn",
     "d2q",
+    "dcmt",
+    "escm2_ips",
     "llpauc",
     "precision",
     "recall",
