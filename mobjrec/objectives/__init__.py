@@ -10,10 +10,17 @@
 | d2q | share, from the label rule `quantile` | 1 | the expected quantile |
 | satisfied_click, escm2_ips | click, and what is known after it, 0/1 | 2 | P(click and satisfied) |
 | dcmt | the same | 3 | the same |
+| index | signals, and an explicit label known here and there | 1 | the index, in the explicit label's unit |
+| inverse_propensity, position_tower | as `single`; positions too | 1 | as `single`, position_tower in its reference slot |
+| regression_em | click 0/1; positions too | 1 | P(click in slot 0); needs no propensities as inverse_propensity does |
 """
 
 from mobjrec.objectives.contrastive import adv_infonce, llpauc, sampled_softmax, sl_at_k
+from mobjrec.objectives.debiased import inverse_propensity, position_tower, regression_em
+from mobjrec.objectives.debiased import propensities_of as propensities_of
 from mobjrec.objectives.entire_space import dcmt, escm2_ips, satisfied_click
+from mobjrec.objectives.index import index
+from mobjrec.objectives.index import index_weights as index_weights
 from mobjrec.objectives.ordinal import coral, corn
 from mobjrec.objectives.recall import Anneal as Anneal
 from mobjrec.objectives.recall import precision, recall
@@ -28,9 +35,13 @@ __all__ = [
     "d2q",
     "dcmt",
     "escm2_ips",
+    "index",
+    "inverse_propensity",
     "llpauc",
+    "position_tower",
     "precision",
     "recall",
+    "regression_em",
     "sampled_softmax",
     "satisfied_click",
     "single",
