@@ -1,6 +1,8 @@
 """One setting for all tests: eight virtual CPU devices, cheap and kept compilations, hypothesis without a clock."""
 
+import fcntl
 import os
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -57,14 +59,22 @@ def tiny_cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_cache, tmp_path_factory) -> Path:
-    """The folder of tiny.yaml's run. One for all tests, as it is the dearest program here: who changes it makes a copy."""
+def tiny_run(tmp_path_factory) -> Path:
+    """The folder of tiny.yaml's run. One for all tests, as it is the dearest program here: who changes it makes a copy.
+
+    It is a worker's own copy of what the first worker that asked has trained.
+    """
     from mobjrec import train
     from mobjrec.config import load
 
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train.run(load(TINY), folder, tiny_cache, quiet=True)
-    return folder
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained"
+    shared.mkdir(exist_ok=True)
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "tiny/result.json").is_file():
+            train.run(load(TINY), shared / "tiny", shared / "cache", quiet=True)
+        return Path(shutil.copytree(shared / "tiny", tmp_path_factory.mktemp("runs") / "tiny"))
 
 
 @pytest.fixture(scope="session")
