@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mobjrec.losses.facts import states
 from mobjrec.losses.reduce import masked_mean
-from mobjrec.ranks import by_blocks, check_above, check_lists, relevant_in
+from mobjrec.ranks import by_blocks, check_above, check_lists, relevant_in, top_k
 from mobjrec.types import Array
 
 # 1 + d and 1 + atan(d) are cut here: below lie log 0 and the log of negative numbers.
@@ -257,6 +257,17 @@ def kth_largest(scores: Array, where: Array, k: int) -> Array:
     last = jnp.maximum(jnp.minimum(jnp.sum(where, axis=-1), best.shape[-1]), 1) - 1
     found = jnp.take_along_axis(best, last[..., None], axis=-1)[..., 0]
     return jnp.where(where.any(-1), found, 0.0)
+
+
+def hardest(scores: Array, labels: Array, where: Array, count: int) -> Array:
+    """`where` [..., L] of the relevant items and of the `count` highest scored others alone. Zhang et al. 2013 (DNS).
+
+    No gradient flows through the choice. ValueError for a count below 1.
+    """
+    check_lists(scores, labels, where)
+    check_above(count=count)
+    relevant = relevant_in(labels, where)
+    return relevant | top_k(scores, where & ~relevant, count)
 
 
 def _sides(scores: Array, labels: Array, where: Array, temperature: float) -> tuple[Array, Array, Array]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec import losses
+from mobjrec.losses.contrastive import hardest as hardest_of
 from mobjrec.objectives.recall import tried
 from mobjrec.objectives.single import single_settled
 from mobjrec.types import Array, Batch, Clock, Objective, Outputs, Spec, Tree
@@ -13,19 +14,31 @@ from mobjrec.types import Array, Batch, Clock, Objective, Outputs, Spec, Tree
 Valued = tuple[Array, Array, Tree]
 
 
-def sampled_softmax(label: str = "click", head: str = "", temperature: float = 1.0, correct: bool = True) -> Objective:
+def sampled_softmax(
+    label: str = "click",
+    head: str = "",
+    temperature: float = 1.0,
+    correct: bool = True,
+    hardest: int | None = None,
+) -> Objective:
     """Softmax of each relevant item against all others of its list, corrected for how these were drawn (logQ).
 
     A candidate that is in the set with probability q stands for 1 / q of its kind, so its score is lowered by log q and
     the sum estimates that over the catalogue. Jean et al. 2015; Yi et al. 2019. Candidates as logged are not corrected
     (their log_q is 0), nor any with correct: false. What the candidates mask (false negatives) is in no sum.
-    ValueError unless temperature > 0.
+    hardest: of a list's others only so many, the highest scored now, are negatives (Zhang et al. 2013): with a wide set of
+        candidates, hard negatives at no further cost
+    ValueError unless temperature > 0 and hardest is at least 1.
     """
     tried(losses.sampled_softmax, {"temperature": temperature})
+    if hardest is not None and hardest < 1:
+        raise ValueError(f"hardest is {hardest}; it must be at least 1, or null for all")
     head = head or label
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> Valued:
         given = _given(outputs, batch, label, head)
+        if hardest is not None:
+            given["where"] = hardest_of(given["scores"], given["labels"], given["where"], hardest)
         log_q = jnp.broadcast_to(batch.log_q, given["where"].shape) if correct else None
         return losses.sampled_softmax(**given, temperature=temperature, log_q=log_q), _speaks(given), memory
 

@@ -72,6 +72,18 @@ def test_a_shared_set_has_one_correction_for_all_lists():
     np.testing.assert_allclose(value, [np.log(odds.sum() / odds[0]), np.log(odds[:2].sum() / odds[1])], rtol=1e-5)
 
 
+def test_hard_negatives_are_the_highest_scored_others():
+    given = batch([[1, 0, 0, 0, 1]], observed=[[1, 1, 1, 0, 1]])
+    scores = np.array([[0.1, 0.4, -2.0, 9.0, 3.0]])
+    one = objectives.sampled_softmax(hardest=1)
+    value = lambda s: one.value(outputs(s), given, (), (), NOW)[0].sum()
+    wanted = np.mean([np.log1p(np.exp(0.4 - mine)) for mine in (0.1, 3.0)])
+    np.testing.assert_allclose(value(scores), wanted, rtol=1e-5)
+    assert jax.grad(value)(jnp.asarray(scores))[0, 2:4].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="hardest is 0; it must be at least 1"):
+        objectives.sampled_softmax(hardest=0)
+
+
 def test_lists_without_a_relevant_item_or_without_others_are_not_spoken_of():
     given = batch([[1, 1], [0, 0], [0, 1], [1, 0]], observed=[[1, 1], [1, 1], [1, 1], [1, 0]])
     for name in ("sampled_softmax", "adv_infonce", "llpauc"):
