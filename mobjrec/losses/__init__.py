@@ -12,8 +12,13 @@
 | ziln (scores [..., L, 3]) | amounts >= 0 | mean over items of -log likelihood, zero-inflated lognormal |
 | tweedie | amounts >= 0 | mean over items; e^s is the mean; one score where ziln takes three |
 | coral, corn (scores [..., L, W]) | grades 0 ... W | mean over items of the thresholds' sum; over the terms there are |
-| pairwise_logistic | grades | mean over pairs of different grade |
-| softmax | gains >= 0 | sum over gains |
+| focal, poly_1 | 0/1 or shares | mean over items; sigmoid_cross_entropy, less or more for what is right |
+| pairwise_logistic (RankNet), hinge | grades | mean over pairs of different grade |
+| bpr | relevant where > 0 | pairwise_logistic on labels cut to 0/1 |
+| softmax, poly_1_softmax | gains >= 0 | sum over gains |
+| listnet, list_mle | any number | cross-entropy of softmax(labels); -log likelihood of their order, ties as they come |
+| lambda_rank | grades >= 0, gain 2^y - 1 | sum over pairs, each weighed by NDCG@k's change if they swap |
+| lambda_loss | grades >= 0, or relevant where > 0 | so for NDCG-Loss2, precision; recall, MRR, AP (these beside numpy) |
 | recall_at_k | relevant where > 0 | 1 - smooth recall |
 | approx_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG of soft ranks |
 | approx_mrr | relevant where > 0 | 1 - reciprocal soft rank of the best |
@@ -33,11 +38,13 @@ from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
 from mobjrec.losses.contrastive import adv_infonce, bsl, llpauc, psl, sampled_softmax, sl, sl_at_k
 from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states
-from mobjrec.losses.listwise import softmax
+from mobjrec.losses.lambdas import lambda_loss, lambda_rank
+from mobjrec.losses.lambdas import swap_loss as swap_loss
+from mobjrec.losses.listwise import list_mle, listnet, poly_1_softmax, softmax
 from mobjrec.losses.neural import neural_ndcg
 from mobjrec.losses.ordinal import coral, corn
-from mobjrec.losses.pairwise import pairwise_logistic
-from mobjrec.losses.pointwise import huber, sigmoid_cross_entropy, squared
+from mobjrec.losses.pairwise import bpr, hinge, pairwise_logistic
+from mobjrec.losses.pointwise import focal, huber, poly_1, sigmoid_cross_entropy, squared
 from mobjrec.losses.reduce import masked_mean as masked_mean
 from mobjrec.losses.regression import quantile, tweedie, watch_time_logistic, ziln
 from mobjrec.losses.regression import tame_exp as tame_exp
@@ -49,15 +56,24 @@ __all__ = [
     "adv_infonce",
     "approx_mrr",
     "approx_ndcg",
+    "bpr",
     "bsl",
     "coral",
     "corn",
     "f_beta",
     "f_beta_at_k",
+    "focal",
+    "hinge",
     "huber",
+    "lambda_loss",
+    "lambda_rank",
+    "list_mle",
+    "listnet",
     "llpauc",
     "neural_ndcg",
     "pairwise_logistic",
+    "poly_1",
+    "poly_1_softmax",
     "precision_at_k",
     "psl",
     "quantile",

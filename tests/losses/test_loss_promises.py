@@ -39,6 +39,15 @@ LABELS = {
     "tweedie": "positive",
     "watch_time_logistic": "positive",
     "ziln": "positive",
+    "bpr": "graded",
+    "focal": "binary",
+    "hinge": "graded",
+    "lambda_loss": "graded",
+    "lambda_rank": "graded",
+    "list_mle": "real",
+    "listnet": "real",
+    "poly_1": "binary",
+    "poly_1_softmax": "graded",
 }
 
 # Where the defaults say nothing of lists this short, or stop gradients.

@@ -15,6 +15,38 @@ SHARES = hnp.arrays(np.float32, WIDTH, elements=st.floats(0, 1, width=32))
 WEIGHTS = hnp.arrays(np.float32, WIDTH, elements=st.floats(0, 4, width=32))
 WHERE = hnp.arrays(bool, WIDTH)
 entropy, squared, huber = (jax.jit(f) for f in (losses.sigmoid_cross_entropy, losses.squared, losses.huber))
+focal, poly = jax.jit(losses.focal), jax.jit(losses.poly_1)
+
+
+@pytest.mark.parametrize("case", ["focal_g2", "focal_g1"])
+def test_focal_is_the_reference(agrees, case):
+    agrees(case, lambda given, params: losses.focal(**given, where=jnp.ones(len(given["scores"]), bool), **params))
+
+
+@given(SCORES, SHARES, WHERE, WEIGHTS)
+def test_focal_and_poly_are_their_formulas_mixed_by_the_share(scores, labels, where, weights):
+    p, y = 1 / (1 + np.exp(-scores.astype(np.float64))), labels.astype(np.float64)
+    values = -0.25 * y * (1 - p) ** 2 * np.log(p) - 0.75 * (1 - y) * p**2 * np.log(1 - p)
+    found = focal(scores, labels, where=where, weights=weights)
+    np.testing.assert_allclose(found, mean(values, where, weights), rtol=1e-4, atol=1e-5)
+    values = -y * np.log(p) - (1 - y) * np.log(1 - p) + y * (1 - p) + (1 - y) * p
+    found = poly(scores, labels, where=where, weights=weights)
+    np.testing.assert_allclose(found, mean(values, where, weights), rtol=1e-4, atol=1e-4)
+
+
+def test_without_their_settings_focal_and_poly_are_the_entropy():
+    scores, labels = jnp.array([2.0, -1.0, 0.5]), jnp.array([1.0, 0.3, 0.0])
+    where = jnp.ones(3, bool)
+    wanted = losses.sigmoid_cross_entropy(scores, labels, where=where)
+    found = losses.focal(scores, labels, where=where, alpha=0.5, gamma=0.0)
+    np.testing.assert_allclose(found, wanted / 2, rtol=1e-6)
+    np.testing.assert_allclose(losses.poly_1(scores, labels, where=where, epsilon=0.0), wanted, rtol=1e-6)
+
+
+def test_focal_has_a_finite_gradient_where_the_probability_rounds_to_one():
+    grad = jax.grad(lambda s: losses.focal(s, jnp.array([1.0, 0.0]), where=jnp.ones(2, bool), gamma=0.5))
+    np.testing.assert_allclose(grad(jnp.array([200.0, -200.0])), [0, 0], atol=1e-20)
+    np.testing.assert_allclose(grad(jnp.array([-200.0, 200.0])), [-0.125, 0.375], rtol=1e-5)
 
 
 def mean(values, where, weights):
@@ -63,3 +95,18 @@ def test_entropy_of_a_certain_mistake_is_the_logit_itself():
 def test_huber_refuses_a_delta_that_is_not_above_zero(delta):
     with pytest.raises(ValueError, match=f"delta is {delta}; it must be above 0"):
         losses.huber(jnp.zeros(2), jnp.zeros(2), where=jnp.ones(2, bool), delta=delta)
+
+
+@pytest.mark.parametrize(
+    "loss, settings, message",
+    [
+        (losses.focal, {"alpha": 1.5}, "alpha is 1.5; it is the share of the positives, from 0 to 1"),
+        (losses.focal, {"alpha": float("nan")}, "alpha is nan"),
+        (losses.focal, {"gamma": -1.0}, "gamma is -1.0; it must be at least 0"),
+        (losses.poly_1, {"epsilon": -1.5}, "epsilon is -1.5; it must be at least -1"),
+        (losses.poly_1_softmax, {"epsilon": -1.5}, "epsilon is -1.5; it must be at least -1"),
+    ],
+)
+def test_settings_of_focal_and_poly_out_of_range_are_refused(loss, settings, message):
+    with pytest.raises(ValueError, match=message):
+        loss(jnp.zeros(2), jnp.zeros(2), where=jnp.ones(2, bool), **settings)
