@@ -262,10 +262,9 @@ def kth_largest(scores: Array, where: Array, k: int) -> Array:
 def hardest(scores: Array, labels: Array, where: Array, count: int) -> Array:
     """`where` [..., L] of the relevant items and of the `count` highest scored others alone. Zhang et al. 2013 (DNS).
 
-    No gradient flows through the choice. ValueError for a count below 1.
+    No gradient flows through the choice. ValueError for a count (k) below 1.
     """
-    check_lists(scores, labels, where)
-    check_above(count=count)
+    check_lists(scores, labels, where, None, count)
     relevant = relevant_in(labels, where)
     return relevant | top_k(scores, where & ~relevant, count)
 
