@@ -32,9 +32,16 @@
 | sl, psl, bsl | relevant where > 0 | mean over relevant of a logsumexp of negatives; sl is softmax's stronger form |
 | sl_at_k | relevant where > 0 | sl, near the k-th score; supersedes it for metrics at k |
 | adv_infonce, llpauc | relevant where > 0 | minimax: the objective of the name moves the adversary |
+
+Of another form, as they read no labels (beyond.py): similarity_on_top, 0 to 1, by item vectors and soft shares of the
+first k; exposure_gap, 0 to 1, (a group's share of exposure - of merit)^2.
+
+Beside slow numpy forms alone, as nobody else's are at hand: watch_time_logistic, ziln, similarity_on_top, exposure_gap.
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
+from mobjrec.losses.beyond import exposure_gap as exposure_gap
+from mobjrec.losses.beyond import similarity_on_top as similarity_on_top
 from mobjrec.losses.contrastive import adv_infonce, bsl, llpauc, psl, sampled_softmax, sl, sl_at_k
 from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states

@@ -13,8 +13,14 @@
 | index | signals, and an explicit label known here and there | 1 | the index, in the explicit label's unit |
 | inverse_propensity, position_tower | as `single`; positions too | 1 | as `single`, position_tower in its reference slot |
 | regression_em | click 0/1; positions too | 1 | P(click in slot 0); needs no propensities as inverse_propensity does |
+| diversity | none; item vectors | 1, another's | the score |
+| exposure | a group's share, and merit >= 0 if named | 1, another's | the score |
+
+Beside slow numpy forms of our own, as nobody else's are at hand: escm2_ips, dcmt, index, inverse_propensity,
+position_tower, regression_em, diversity, exposure.
 """
 
+from mobjrec.objectives.beyond import diversity, exposure
 from mobjrec.objectives.contrastive import adv_infonce, llpauc, sampled_softmax, sl_at_k
 from mobjrec.objectives.debiased import inverse_propensity, position_tower, regression_em
 from mobjrec.objectives.debiased import propensities_of as propensities_of
@@ -34,7 +40,9 @@ __all__ = [
     "corn",
     "d2q",
     "dcmt",
+    "diversity",
     "escm2_ips",
+    "exposure",
     "index",
     "inverse_propensity",
     "llpauc",
