@@ -23,7 +23,8 @@ def watching(parts: Parts, vectors: np.ndarray, k: int = K) -> tuple[See, Found]
     """(see, found): `see` takes a block and its orders {name: [B, L]}, `found` gives ({key: Measured}, {key: [Q]}).
 
     vectors: [N, D] of all items, by which diversity is told   k: how many items of each list are looked at
-    Keys are those of ITEMS in the place of a label.
+    Keys are those of ITEMS in the place of a label. Nothing is found where no list has more than k items: every order
+    shows the same then.
     """
     items = len(parts.dataset.items.id)
     bits, pools = self_information(*popularity(parts.dataset)), {"coverage": coverage(items, k), "gini": gini(items, k)}
@@ -31,12 +32,14 @@ def watching(parts: Parts, vectors: np.ndarray, k: int = K) -> tuple[See, Found]
     columns: dict[str, list[np.ndarray]] = {}
     states: dict[tuple[str, str], np.ndarray] = {}
     codes: list[np.ndarray] = []
+    sizes = [0]
 
     def see(block: Block, orders: dict[str, np.ndarray]) -> None:
         real = block.rows >= 0
         where = block.drawn.where & real[:, None]
         item = np.broadcast_to(block.drawn.item, where.shape)
         codes.append(left_out.item_codes(where)[real])
+        sizes.append(int(where.sum(-1).max()))
         for name, scores in orders.items():
             place, there = (np.asarray(one) for one in top(scores, where))
             rows = np.where(there, np.take_along_axis(item, place, -1), 0)
@@ -49,7 +52,9 @@ def watching(parts: Parts, vectors: np.ndarray, k: int = K) -> tuple[See, Found]
                 states[name, metric] = pool.update(state, falling, rows, there)
 
     def found() -> tuple[dict[str, Measured], dict[str, np.ndarray]]:
-        why = np.concatenate(codes) if codes else np.zeros(0, int)
+        if max(sizes) <= k:
+            return {}, {}
+        why = np.concatenate(codes)
         rows = {key: np.concatenate(column) for key, column in columns.items()}
         measured = {key: summary(key, column, why) for key, column in rows.items()}
         gone = why[np.isin(why, left_out.ITEMLESS)]
