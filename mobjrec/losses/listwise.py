@@ -8,6 +8,9 @@ from mobjrec.losses.pointwise import check_epsilon
 from mobjrec.ranks import check_above, check_lists
 from mobjrec.types import Array
 
+# Sums of what comes after are counted within so many items at once, then over these groups likewise.
+GROUP = 8
+
 
 @states("gain", order=True, relevant=True)
 def softmax(
@@ -78,10 +81,27 @@ def list_mle(scores: Array, labels: Array, *, where: Array, weights: Array | Non
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     kept = jnp.where(where, scores, jnp.finfo(scores.dtype).min)
     kept, there = (jnp.take_along_axis(array, order, axis=-1) for array in (kept, where))
-    draws = jnp.where(there, jax.lax.cumlogsumexp(kept, axis=kept.ndim - 1, reverse=True) - kept, 0.0)
+    draws = jnp.where(there, _log_sums_from(kept) - kept, 0.0)
     if weights is not None:
         draws = draws * jnp.take_along_axis(jnp.where(where, weights, 0.0), order, axis=-1)
     return jnp.sum(draws, axis=-1)
+
+
+def _log_sums_from(logits: Array) -> Array:
+    """log of the sum of exp over each place [..., L] and all after it."""
+    length, low, lead = logits.shape[-1], jnp.finfo(logits.dtype).min, [(0, 0)] * (logits.ndim - 1)
+    if length <= GROUP:
+        # jax.lax.cumlogsumexp compiles for half a minute with its gradient, and is slower.
+        return jax.nn.logsumexp(
+            jnp.where(jnp.triu(jnp.ones((length, length), bool)), logits[..., None, :], low), axis=-1
+        )
+    count = -(-length // GROUP)
+    padded = jnp.pad(logits, [*lead, (0, count * GROUP - length)], constant_values=low)
+    groups = padded.reshape(*logits.shape[:-1], count, GROUP)
+    after = _log_sums_from(jax.nn.logsumexp(groups, axis=-1))[..., 1:]
+    after = jnp.pad(after, [*lead, (0, 1)], constant_values=low)
+    found = jnp.logaddexp(_log_sums_from(groups), after[..., None])
+    return found.reshape(*logits.shape[:-1], -1)[..., :length]
 
 
 def _log_shares(scores: Array, where: Array) -> Array:

@@ -117,3 +117,23 @@ def test_listnet_is_least_where_the_scores_are_the_labels_but_for_a_constant():
     grad = jax.grad(lambda s: losses.listnet(s, labels, where=where))
     np.testing.assert_allclose(grad(labels + 3.0), np.zeros(3), atol=1e-6)
     assert grad(labels[::-1])[0] < -0.1
+
+
+def test_the_likelihood_of_an_order_is_the_same_in_lists_of_several_groups():
+    random = np.random.default_rng(3)
+    scores = random.normal(size=(2, 150)).astype(np.float32) * np.float32([[1], [40]])
+    labels, where = random.permuted(np.tile(np.arange(150.0), (2, 1)), axis=1), random.random((2, 150)) < 0.7
+    found, grad = jax.jit(jax.value_and_grad(lambda s: losses.list_mle(s, labels, where=where).sum()))(
+        np.where(where, scores, np.nan)
+    )
+    wanted, slope = 0.0, np.zeros((2, 150))
+    for q in range(2):
+        order = [i for i in np.argsort(-labels[q]) if where[q, i]]
+        for n, i in enumerate(order):
+            rest = scores[q, order[n:]].astype(np.float64)
+            total = np.logaddexp.reduce(rest)
+            wanted += total - scores[q, i]
+            slope[q, order[n:]] += np.exp(rest - total)
+            slope[q, i] -= 1
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(grad, slope, atol=1e-4)
