@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec import losses
+from mobjrec.errors import UserError
 from mobjrec.objectives.single import single, single_settled
 from mobjrec.types import Array, Batch, Clock, Loss, Objective, Outputs, Spec, Tree
 
@@ -27,7 +28,8 @@ def inverse_propensity(
     take `regression_em`, which wants no propensities.
 
     propensities: for each slot from 0, P(looked at), above 0 and at most 1, one for every slot of the training lists. An
-    item whose slot nobody knows weighs 1. ValueError for other propensities, or clip below 1.
+    item whose slot nobody knows weighs 1. ValueError for other propensities, or clip below 1; UserError, before the
+    first step, where the training lists have no slots, or more of them.
     """
     wrong = [value for value in propensities if not 0 < value <= 1]
     if wrong or not propensities:
@@ -39,7 +41,7 @@ def inverse_propensity(
 
     def init(key: Array, spec: Spec) -> tuple[Tree, Tree]:
         if _positions(spec) > len(inverse):
-            raise ValueError(
+            raise UserError(
                 f"propensities of the objective on {label} names {len(inverse)} slots, but items of the training lists "
                 f"were shown in {spec.positions}; give one for each"
             )
@@ -66,7 +68,8 @@ def position_tower(
 
     An additive tower of the position alone, as PAL and YouTube's shallow tower (Zhao et al. 2019): what a slot adds is
     learnt apart from the item, and left away where items are ranked. Biases begin at 0 and are relative to `reference`,
-    which has none. An item whose slot nobody knows counts as shown in `reference`. ValueError if that is below 0.
+    which has none. An item whose slot nobody knows counts as shown in `reference`. ValueError if that is below 0;
+    UserError, before the first step, where the training lists have no slots, or not this one.
     """
     if reference < 0:
         raise ValueError(f"reference is {reference}; it is a slot, counted from 0")
@@ -75,7 +78,7 @@ def position_tower(
 
     def init(key: Array, spec: Spec) -> tuple[Tree, Tree]:
         if _positions(spec) <= reference:
-            raise ValueError(f"reference is {reference}, but the training lists have slots 0 to {spec.positions - 1}")
+            raise UserError(f"reference is {reference}, but the training lists have slots 0 to {spec.positions - 1}")
         return {"bias": jnp.zeros(spec.positions)}, ()
 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> tuple[Array, Array, Tree]:
@@ -97,7 +100,7 @@ def regression_em(label: str = "click", head: str = "", start: float = 0.5) -> O
 
     Memory: sums over the slots, of which later steps weigh more (step + 1), so what was estimated from an untrained score
     is forgotten; `propensities_of` reads it. start: the propensities before any list. An item whose slot nobody knows
-    counts as in slot 0. Predicts g. ValueError unless 0 < start <= 1.
+    counts as in slot 0. Predicts g. ValueError unless 0 < start <= 1; UserError where the training lists have no slots.
     """
     if not 0 < start <= 1:
         raise ValueError(f"start is {start}; it must be above 0 and at most 1")
@@ -139,7 +142,7 @@ def propensities_of(memory: Tree) -> Array:
 
 def _positions(spec: Spec) -> int:
     if not spec.positions:
-        raise ValueError(
+        raise UserError(
             "no item of the training lists says in which slot it was shown, which this objective needs; name the events' "
             "column in data.columns.position, or take single"
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mobjrec import losses, objectives
+from mobjrec.errors import UserError
 from mobjrec.objectives import propensities_of
 from mobjrec.testing import check_objective
 from mobjrec.types import SideSpec, Spec
@@ -179,9 +180,9 @@ def test_settings_without_a_meaning_are_refused(make, says):
 def test_slots_that_data_and_settings_do_not_share_are_refused_before_training():
     key = jax.random.key(0)
     for one in (OBJECTIVES["inverse_propensity"], OBJECTIVES["position_tower"], OBJECTIVES["regression_em"]):
-        with pytest.raises(ValueError, match=r"no item .* says in which slot .* data\.columns\.position"):
+        with pytest.raises(UserError, match=r"no item .* says in which slot .* data\.columns\.position"):
             one.init(key, SPEC._replace(positions=0))
-    with pytest.raises(ValueError, match=r"names 6 slots, but items .* were shown in 12"):
+    with pytest.raises(UserError, match=r"names 6 slots, but items .* were shown in 12"):
         OBJECTIVES["inverse_propensity"].init(key, SPEC._replace(positions=12))
-    with pytest.raises(ValueError, match="reference is 2, but the training lists have slots 0 to 1"):
+    with pytest.raises(UserError, match="reference is 2, but the training lists have slots 0 to 1"):
         OBJECTIVES["position_tower"].init(key, SPEC._replace(positions=2))
