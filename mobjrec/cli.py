@@ -138,7 +138,7 @@ def compare(
     split: Annotated[str, typer.Option(help="train, valid or test")] = "test",
     full: Annotated[bool, typer.Option("--full", help="of the whole catalogue, as `eval --full` measured")] = False,
     metric: Annotated[
-        list[str] | None, typer.Option(help="a key (click/ndcg@10) or name (ndcg@10); may be repeated")
+        list[str] | None, typer.Option(help="a key (click/ndcg@10), a name (ndcg@10), or all; may be repeated")
     ] = None,
     draws: Annotated[int, typer.Option(min=100, help="bootstrap samples, and signs drawn")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="of these draws")] = 0,

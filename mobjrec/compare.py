@@ -55,7 +55,8 @@ def compare(
 ) -> dict[str, Any]:
     """Every run against the first one: {"split", "first", "lists", "draws", "seed", "rows": [Row], "apart": [sentence]}.
 
-    metrics: keys (click/ndcg@10) or names (ndcg@10); by default all of an order on its own label, without segments
+    metrics: keys (click/ndcg@10), names (ndcg@10) of an order on its own label, without segments, or "all" of these; by
+    default the names in the first run's config
     apart: what could not be compared, and why
     RunFolderError for a folder that is no run, UserError where a run has not been evaluated, where its lists are not those
     of the first, and for a metric that is not kept.
@@ -65,7 +66,7 @@ def compare(
     first, *others = [_read(folder, split, full) for folder in folders]
     if not len(first.lists):
         raise UserError(f"the {split} split of {folders[0]} has no list to compare by")
-    keys = _chosen(folders[0], first, _own(folders[0], split, full), metrics)
+    keys = _chosen(folders[0], first, _own(folders[0], split, full), metrics or first.metrics)
     rows, differences, apart = [], [], []
     for folder, other in zip(folders[1:], others, strict=True):
         here, there = _aligned(folders[0], first, folder, other, split)
@@ -76,7 +77,8 @@ def compare(
                 continue
             a, b = first.values[key][here].astype(np.float64), other.values[key][there].astype(np.float64)
             rows.append((str(folder), key, a, b))
-            differences.append(b - a)
+            # What is apart by float32's rounding alone is equal.
+            differences.append(np.where(np.isclose(a, b, rtol=1e-6, atol=0.0), 0.0, b - a))
     if not rows:
         raise UserError(f"no metric of {folders[0]} can be compared: {'; '.join(dict.fromkeys(apart))}")
     found = paired(np.stack(differences), draws, seed)
@@ -216,11 +218,11 @@ def _own(folder: Path, split: str, full: bool) -> Callable[[str], bool]:
 
 
 def _chosen(folder: Path, first: Kept, own: Callable[[str], bool], metrics: Sequence[str]) -> list[str]:
-    if not metrics:
-        return [key for key in first.values if own(key) and not label_of(key)[1]]
     found: dict[str, None] = {}
     for metric in metrics:
-        named = [key for key in first.values if own(key) and not label_of(key)[1] and key.split("/")[-1] == metric]
+        named = [
+            key for key in first.values if own(key) and not label_of(key)[1] and metric in ("all", key.split("/")[-1])
+        ]
         if metric not in first.values and not named:
             known = [*first.values, *dict.fromkeys(key.split("/")[-1] for key in first.values)]
             raise UserError(f"{folder} keeps no metric {metric}{nearest(metric, known, what='metrics')}")
@@ -245,7 +247,8 @@ def _incomparable(key: str, first: Kept, other: Kept, here: np.ndarray, there: n
     label = label_of(key)[0]
     if key not in other.values:
         return f"it keeps no {key}"
-    if label == ITEMS:
-        return ""
-    apart = int((first.labels[label][here] != other.labels[label][there]).sum())
-    return f"label {label} has other values in {apart} lists, so {key} is another metric" if apart else ""
+    apart = 0 if label == ITEMS else int((first.labels[label][here] != other.labels[label][there]).sum())
+    if apart:
+        return f"label {label} has other values in {apart} lists, so {key} is another metric"
+    both = ~np.isnan(first.values[key][here]) & ~np.isnan(other.values[key][there])
+    return "" if both.any() else f"no list has {key} in both"

@@ -21,6 +21,7 @@ class Kept(NamedTuple):
 
     user: [Q] ids   time: [Q] int64, unix seconds   lists: [Q] uint64, a hash of user, time and the items ranked, in order
     labels: {label: [Q] uint64, a hash of its values on those items}   values: {key: [Q] float32, NaN where undefined}
+    metrics: those that the config names, chosen before anything was measured
     """
 
     user: np.ndarray
@@ -28,6 +29,7 @@ class Kept(NamedTuple):
     lists: np.ndarray
     labels: dict[str, np.ndarray]
     values: dict[str, np.ndarray]
+    metrics: tuple[str, ...]
 
 
 def kept(parts: Parts, split: str, candidates: Candidates | None, values: dict[str, np.ndarray]) -> Kept:
@@ -49,7 +51,7 @@ def kept(parts: Parts, split: str, candidates: Candidates | None, values: dict[s
                 known = np.where(observed[name][place], value[name][place], np.nan)[where].astype(np.float32)
                 found[name].append(_hash(known.tobytes()))
     hashes = {name: np.array(column, np.uint64) for name, column in found.items()}
-    return Kept(user, np.asarray(lists.time), hashes.pop(""), hashes, values)
+    return Kept(user, np.asarray(lists.time), hashes.pop(""), hashes, values, parts.config.evaluate.metrics)
 
 
 def path_of(folder: Path, split: str, full: bool) -> Path:
@@ -61,6 +63,7 @@ def write(path: Path, content: Kept) -> None:
     """Write by an atomic rename, compressed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     arrays = {"user": content.user, "time": content.time, "lists": content.lists}
+    arrays["metrics"] = np.array(content.metrics, str)
     for name, columns in (("labels", content.labels), ("values", content.values)):
         arrays[f"{name}_of"] = np.array(list(columns), str)
         arrays[name] = np.stack(list(columns.values())) if columns else np.zeros((0, len(content.lists)))
@@ -76,7 +79,7 @@ def read(path: Path) -> Kept:
     try:
         with np.load(path, allow_pickle=False) as file:
             columns = [dict(_named(file[f"{name}_of"], file[name])) for name in ("labels", "values")]
-            return Kept(file["user"], file["time"], file["lists"], *columns)
+            return Kept(file["user"], file["time"], file["lists"], *columns, tuple(file["metrics"].tolist()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path} is damaged: {error}; `mobjrec eval` writes it anew") from error
 

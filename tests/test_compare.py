@@ -30,6 +30,7 @@ def a_run(folder, values, lists=None, label=7, own=OWN, split="test"):
         lists=lists.astype(np.uint64),
         labels={"click": np.full(count, label, np.uint64)},
         values={key: np.asarray(column, np.float32) for key, column in values.items()},
+        metrics=("ndcg@5",),
     )
     kept.write(kept.path_of(folder, split, False), content)
     told = {"metrics": {key: {"own": key in own} for key in values}}
@@ -155,7 +156,7 @@ def runs(tmp_path):
 
 
 def test_lists_are_matched_by_what_they_are_and_not_by_their_place(runs):
-    found = compare.compare(runs, draws=300)
+    found = compare.compare(runs, metrics=["all"], draws=300)
     assert [row.metric for row in found["rows"]] == ["click/ndcg@5", "click/auc", "utility:items/novelty@10"]
     for row in found["rows"]:
         for value in (row.difference, row.low, row.high, row.value - row.first):
@@ -167,7 +168,7 @@ def test_lists_are_matched_by_what_they_are_and_not_by_their_place(runs):
 
 def test_metrics_are_named_by_key_or_by_name(runs):
     metrics = lambda *names: [row.metric for row in compare.compare(runs, metrics=names, draws=100)["rows"]]
-    assert metrics("ndcg@5") == ["click/ndcg@5"]
+    assert metrics() == metrics("ndcg@5") == ["click/ndcg@5"]
     assert metrics("other:click/ndcg@5", "auc") == ["other:click/ndcg@5", "click/auc"]
     assert metrics("click[seen items]/ndcg@5") == ["click[seen items]/ndcg@5"]
     with pytest.raises(UserError, match="keeps no metric click/ndgc@5; did you mean `click/ndcg@5`"):
@@ -187,7 +188,7 @@ def test_a_metric_that_is_not_the_same_one_is_told_and_left_away(tmp_path):
     values = {key: RANDOM.random(12) for key in KEYS}
     one = a_run(tmp_path / "one", values)
     two = a_run(tmp_path / "two", {key: values[key] for key in KEYS if key != "click/auc"}, label=8)
-    found = compare.compare([one, two], draws=100)
+    found = compare.compare([one, two], metrics=["all"], draws=100)
     assert [row.metric for row in found["rows"]] == ["utility:items/novelty@10"]
     told = [line.removeprefix(f"{two}: ") for line in found["apart"]]
     assert told == [
@@ -198,6 +199,17 @@ def test_a_metric_that_is_not_the_same_one_is_told_and_left_away(tmp_path):
         UserError, match=r"no metric of .*one can be compared: .*label click has other values in 12 lists"
     ):
         compare.compare([one, two], metrics=["ndcg@5"], draws=100)
+
+
+def test_values_apart_by_rounding_are_equal_and_a_metric_of_no_list_is_no_row(tmp_path):
+    values = {"click/ndcg@5": RANDOM.random(20) + 0.1, "click/auc": np.full(20, np.nan)}
+    near = values | {"click/ndcg@5": np.nextafter(np.float32(values["click/ndcg@5"]), np.float32(2))}
+    found = compare.compare(
+        [a_run(tmp_path / "one", values), a_run(tmp_path / "two", near)], metrics=["all"], draws=100
+    )
+    (row,) = found["rows"]
+    assert (row.low, row.high, row.p, row.holm) == (0.0, 0.0, 1.0, 1.0)
+    assert found["apart"] == [f"{tmp_path / 'two'}: no list has click/auc in both"]
 
 
 def test_runs_that_cannot_be_compared_are_told_in_a_sentence(runs, tmp_path):
@@ -243,6 +255,7 @@ def test_an_evaluation_keeps_the_value_of_every_list(evaluated, tiny_trained):
     assert found.user.tolist() == tiny_trained.parts.dataset.users.id[lists.user].tolist()
     np.testing.assert_array_equal(found.time, lists.time)
     assert len(np.unique(found.lists)) == len(lists.user)
+    assert found.metrics == tiny_trained.parts.config.evaluate.metrics
     assert "click/ndcg@5" in found.values and found.labels.keys() == {"click", "satisfaction"}
     for key, values in found.values.items():
         told = content["metrics"][key]
