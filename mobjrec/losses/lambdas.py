@@ -12,12 +12,13 @@ import jax.numpy as jnp
 
 from mobjrec.losses.approximate import gains, ideal
 from mobjrec.losses.facts import states
-from mobjrec.losses.pairs import pair_sum
+from mobjrec.losses.pairs import Of, pair_sum
 from mobjrec.ranks import check_lists, ranks, relevant_in
 from mobjrec.types import Array
 
-# (i [M, 1], j [1, L]) -> [..., M, L]: how much the metric changes when the items at the places i and j, y_i > y_j, swap.
-Change = Callable[[Array, Array], Array]
+# (i, j) -> [..., M, L]: how much the metric changes when the two items of a pair, y_i > y_j, swap; i(x) and j(x) look up
+# what an array x [..., L] of the list says of either.
+Change = Callable[[Of, Of], Array]
 # (labels, 0 under the mask, ranks from 1, where [..., L], k) -> Change
 Swap = Callable[[Array, Array, Array, int | None], Change]
 
@@ -77,7 +78,7 @@ def swap_loss(
     labels = jnp.where(where, labels, 0.0).astype(dtype)
     change = swap(labels, ranks(scores, where), where, k)
 
-    def value(difference: Array, i: Array, j: Array) -> Array:
+    def value(difference: Array, i: Of, j: Of) -> Array:
         return jax.lax.stop_gradient(change(i, j)) * jax.nn.softplus(-difference)
 
     return pair_sum(value, scores, labels, where=where, weights=weights)
@@ -86,19 +87,19 @@ def swap_loss(
 def ndcg(labels: Array, rank: Array, where: Array, k: int | None) -> Change:
     """|change of NDCG@k|, gain 2^y - 1."""
     share, kept = _gain_shares(labels, where, k), _discount(rank, labels.dtype) * _within(rank, k)
-    return lambda i, j: (share[..., i] - share[..., j]) * jnp.abs(kept[..., i] - kept[..., j])
+    return lambda i, j: (i(share) - j(share)) * jnp.abs(i(kept) - j(kept))
 
 
 def ndcg2(labels: Array, rank: Array, where: Array, k: int | None) -> Change:
     """NDCG-Loss2: D of the ranks' distance less D of the next one, raised by 1 / (1 - D(r)) where the lower r is below k."""
     share = _gain_shares(labels, where, k)
 
-    def change(i: Array, j: Array) -> Array:
-        apart = jnp.abs(rank[..., i] - rank[..., j])
-        found = (share[..., i] - share[..., j]) * (_discount(apart, labels.dtype) - _discount(apart + 1, labels.dtype))
+    def change(i: Of, j: Of) -> Array:
+        apart = jnp.abs(i(rank) - j(rank))
+        found = (i(share) - j(share)) * (_discount(apart, labels.dtype) - _discount(apart + 1, labels.dtype))
         if k is None:
             return found
-        lower = jnp.maximum(rank[..., i], rank[..., j])
+        lower = jnp.maximum(i(rank), j(rank))
         # Rank 1, whose D is 1, is never below k.
         raised = 1.0 / (1.0 - _discount(jnp.maximum(lower, 2), labels.dtype))
         return jnp.where(lower > k, found * raised, found)
@@ -114,9 +115,9 @@ def mrr(labels: Array, rank: Array, where: Array, k: int | None) -> Change:
     first = jnp.max(worth, axis=-1, keepdims=True)
     others = jnp.where(worth == first, jnp.max(worth, axis=-1, keepdims=True, where=worth < first, initial=0.0), first)
 
-    def change(i: Array, j: Array) -> Array:
-        after = jnp.maximum(value[..., j], others[..., i])
-        return jnp.where(relevant[..., j], 0.0, jnp.abs(after - first[..., None]))
+    def change(i: Of, j: Of) -> Array:
+        after = jnp.maximum(j(value), i(others))
+        return jnp.where(j(relevant), 0.0, jnp.abs(after - first[..., None]))
 
     return change
 
@@ -128,12 +129,12 @@ def average_precision(labels: Array, rank: Array, where: Array, k: int | None) -
     above, sums = _running(relevant.astype(labels.dtype), rank), _running(jnp.where(relevant, value, 0.0), rank)
     size = _at_most(jnp.sum(relevant, axis=-1), k).astype(labels.dtype)[..., None, None]
 
-    def change(i: Array, j: Array) -> Array:
-        own, other = above[..., i] * value[..., i], above[..., j] * value[..., j]
-        falls = own - other + sums[..., j] - sums[..., i]
-        rises = other + value[..., j] - own + sums[..., i] - value[..., i] - sums[..., j]
-        found = jnp.where(rank[..., i] < rank[..., j], falls, rises)
-        return jnp.where(relevant[..., j], 0.0, found) / size
+    def change(i: Of, j: Of) -> Array:
+        own, other = i(above) * i(value), j(above) * j(value)
+        falls = own - other + j(sums) - i(sums)
+        rises = other + j(value) - own + i(sums) - i(value) - j(sums)
+        found = jnp.where(i(rank) < j(rank), falls, rises)
+        return jnp.where(j(relevant), 0.0, found) / size
 
     return change
 
@@ -161,7 +162,7 @@ SWAPS: dict[str, Swap] = {
 def _cut(labels: Array, rank: Array, where: Array, k: int | None, size: Array) -> Change:
     inside, relevant = _within(rank, k), relevant_in(labels, where)
     worth = (1.0 / size.astype(labels.dtype))[..., None, None]
-    return lambda i, j: jnp.where((inside[..., i] != inside[..., j]) & ~relevant[..., j], worth, 0.0)
+    return lambda i, j: jnp.where((i(inside) != j(inside)) & ~j(relevant), worth, 0.0)
 
 
 def _gain_shares(labels: Array, where: Array, k: int | None) -> Array:

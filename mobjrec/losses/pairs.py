@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from mobjrec.ranks import by_blocks
 from mobjrec.types import Array
 
-# (s_i - s_j [..., M, L], i [M, 1], j [1, L]) -> [..., M, L], what the pair of places i and j counts.
-Value = Callable[[Array, Array, Array], Array]
+# An array of the list [..., L] -> what it says of one item of each pair: of the first [..., M, 1], the second [..., 1, L].
+Of = Callable[[Array], Array]
+# (s_i - s_j [..., M, L], i, j) -> [..., M, L], what a pair counts.
+Value = Callable[[Array, Of, Of], Array]
 
 
 def pair_sum(value: Value, scores: Array, labels: Array, *, where: Array, weights: Array | None = None) -> Array:
@@ -21,9 +23,9 @@ def pair_sum(value: Value, scores: Array, labels: Array, *, where: Array, weight
     kept = jnp.where(where, scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), 0.0)
 
     def rows(some: Array, place: Array) -> Array:
-        difference = some[..., :, None] - kept[..., None, :]
-        i, j = _places(place, kept.shape[-1])
-        return jnp.sum(value(difference, i, j), axis=-1, where=_ordered(labels, where, i, j))
+        i = first(place)
+        difference = some[..., :, None] - second(kept)
+        return jnp.sum(value(difference, i, second), axis=-1, where=_ordered(labels, where, i))
 
     found = by_blocks(rows, kept)
     return jnp.sum(found if weights is None else found * jnp.where(where, weights, 0.0), axis=-1)
@@ -36,16 +38,26 @@ def pair_mean(value: Value, scores: Array, labels: Array, *, where: Array, weigh
 
     def rows(some: Array, place: Array) -> Array:
         # Each row counts in whole numbers, their sum does not: a list of 100,000 has more pairs than an int32.
-        return jnp.sum(_ordered(labels, where, *_places(place, where.shape[-1])), axis=-1).astype(total.dtype)
+        return jnp.sum(_ordered(labels, where, first(place)), axis=-1).astype(total.dtype)
 
     return total / jnp.maximum(jnp.sum(by_blocks(rows, jnp.zeros(where.shape, total.dtype)), axis=-1), 1.0)
 
 
-def _places(place: Array, length: int) -> tuple[Array, Array]:
-    """i [M, 1] and j [1, L]; the last block may go on behind the list, and what it finds there is cut away."""
-    return jnp.minimum(place, length - 1)[:, None], jnp.arange(length)[None, :]
+def first(place: Array) -> Of:
+    """Of the items at `place` [M], all of the list or a block; the last one may go on behind it, to be cut away."""
+
+    def of(array: Array) -> Array:
+        whole = array.shape[-1] == place.shape[-1]
+        return (array if whole else jnp.take(array, place, axis=-1, mode="clip"))[..., :, None]
+
+    return of
 
 
-def _ordered(labels: Array, where: Array, i: Array, j: Array) -> Array:
+def second(array: Array) -> Array:
+    """Of every item."""
+    return array[..., None, :]
+
+
+def _ordered(labels: Array, where: Array, i: Of) -> Array:
     labels = jnp.where(where, labels, 0.0)
-    return (labels[..., i] > labels[..., j]) & where[..., i] & where[..., j]
+    return (i(labels) > second(labels)) & i(where) & second(where)

@@ -3,7 +3,7 @@
 import jax
 
 from mobjrec.losses.facts import states
-from mobjrec.losses.pairs import pair_mean
+from mobjrec.losses.pairs import Of, pair_mean
 from mobjrec.ranks import check_above, check_lists, relevant_in
 from mobjrec.types import Array
 
@@ -41,5 +41,5 @@ def hinge(scores: Array, labels: Array, *, where: Array, weights: Array | None =
     return pair_mean(lambda d, i, j: jax.nn.relu(margin - d), scores, labels, where=where, weights=weights)
 
 
-def _logistic(difference: Array, i: Array, j: Array) -> Array:
+def _logistic(difference: Array, i: Of, j: Of) -> Array:
     return jax.nn.softplus(-difference)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mobjrec import losses, metrics
-from mobjrec.losses import lambdas
+from mobjrec.losses import lambdas, pairs
 
 
 def pairs_sum(loss, **settings):
@@ -19,7 +19,7 @@ def plain_ndcg(labels, rank, where, k):
     """A swap of one's own: LambdaRank that is not normalised."""
     discount = 1.0 / jnp.log2(1.0 + rank.astype(labels.dtype))
     gain = jnp.exp2(labels)
-    return lambda i, j: (gain[..., i] - gain[..., j]) * jnp.abs(discount[..., i] - discount[..., j])
+    return lambda i, j: (i(gain) - j(gain)) * jnp.abs(i(discount) - j(discount))
 
 
 CASES = {
@@ -83,9 +83,8 @@ def changes(name, k):
 
     @jax.jit
     def found(scores, labels, where):
-        place = jnp.arange(ITEMS)
         change = lambdas.SWAPS[name](jnp.where(where, labels, 0.0), lambdas.ranks(scores, where), where, k)
-        return change(place[:, None], place[None, :])
+        return change(pairs.first(jnp.arange(ITEMS)), pairs.second)
 
     ordered = (LABELS[:, :, None] > LABELS[:, None, :]) & WHERE[:, :, None] & WHERE[:, None, :]
     return np.where(ordered, found(SCORES, LABELS.astype(np.float32), WHERE), 0.0)
