@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
+from mobjrec.weightings.given import check_count, check_preference, sound
 
 
 def static(weights: PerObjective) -> Weighting:
@@ -10,17 +11,14 @@ def static(weights: PerObjective) -> Weighting:
 
     Needs losses on comparable scales. ValueError unless there is one weight per objective, none negative, not all 0.
     """
-    largest = float(jnp.finfo(jnp.float32).max)
-    if not all(0 <= weight <= largest for weight in weights) or not any(weights):
-        raise ValueError(f"weights are {tuple(weights)}; they must be finite, not negative, and not all 0")
+    check_preference("weights", weights)
 
     def init(count: int) -> tuple[()]:
-        if len(weights) != count:
-            raise ValueError(f"weights has {len(weights)} entries for {count} objectives")
+        check_count("weights", weights, count)
         return ()
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        return jnp.where(signals.present, jnp.asarray(weights, signals.losses.dtype), 0.0), state
+        return jnp.where(sound(signals).present, jnp.asarray(weights, signals.losses.dtype), 0.0), state
 
     return Weighting(init, update)
 
@@ -29,6 +27,6 @@ def equal() -> Weighting:
     """Weight 1 for every objective that is present."""
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        return signals.present.astype(signals.losses.dtype), state
+        return sound(signals).present.astype(signals.losses.dtype), state
 
     return Weighting(lambda count: (), update)

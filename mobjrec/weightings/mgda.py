@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 
 from mobjrec.types import Array, Signals, Weighting
+from mobjrec.weightings.given import sound
 from mobjrec.weightings.solvers import nearest_point
 
 Normalise = Literal["none", "norm", "loss", "loss_norm"]
@@ -25,6 +26,7 @@ def mgda(normalise: Normalise = "none") -> Weighting:
         raise ValueError(f"normalise is {normalise!r}; it must be one of {', '.join(get_args(Normalise))}")
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
+        signals = sound(signals)
         gram = signals.gram
         if "norm" in normalise.split("_"):
             gram = divided(gram, jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0.0)))

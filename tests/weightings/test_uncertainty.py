@@ -109,7 +109,7 @@ def test_fixed_weights():
     "weights", [(-1.0, 2.0), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0), (1e300, 1.0), ()]
 )
 def test_impossible_fixed_weights_are_refused(weights):
-    with pytest.raises(ValueError, match="they must be finite, not negative, and not all 0"):
+    with pytest.raises(ValueError, match="must be finite, not negative, and not all 0"):
         weightings.static(weights)
 
 

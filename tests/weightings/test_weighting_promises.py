@@ -1,24 +1,53 @@
 """Every weighting keeps its promises, and the suite notices when one does not."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mobjrec import weightings
 from mobjrec.testing import check_weighting
+from mobjrec.testing.weightings import jacobians, signals
 from mobjrec.types import Weighting
 
 CLAIMS = {
     "static": {"scale_invariant"},
     "equal": {"scale_invariant"},
+    "rlw": {"convex", "scale_invariant"},
     "uncertainty": set(),
+    "imtl_l": set(),
+    "dwa": {"scale_invariant"},
+    "gls": {"scale_invariant"},
+    "chebyshev": {"scale_invariant"},
+    "smooth_chebyshev": set(),
+    "famo": {"convex", "scale_invariant"},
+    "constrained": set(),
     "mgda": {"convex", "non_conflicting", "scale_invariant", "stationary"},
 }
-BUILT = {"static": lambda: weightings.static((1.0, 2.0, 0.0, 0.5))}
+INFINITY = float("inf")
+BUILT = {
+    "static": lambda: weightings.static((1.0, 2.0, 0.0, 0.5)),
+    "chebyshev": lambda: weightings.chebyshev((1.0, 2.0, 0.5, 0.5), share_of_all=0.1),
+    "constrained": lambda: weightings.constrained((INFINITY, 0.5, 1.5, INFINITY)),
+}
 
 
 @pytest.mark.parametrize("name", weightings.__all__)
 def test_promises(name):
     check_weighting(BUILT.get(name, getattr(weightings, name))(), frozenset(CLAIMS[name]))
+
+
+@pytest.mark.parametrize("name", weightings.__all__)
+def test_a_loss_that_is_not_a_number_leaves_finite_weights_and_state(name):
+    weighting = BUILT.get(name, getattr(weightings, name))()
+    given = signals(weighting, jacobians()["plain"])
+    gram = given.gram if given.gram is None else np.where(np.eye(4)[1] + np.eye(4)[:, [1]] > 0, np.nan, given.gram)
+    given = given._replace(losses=np.where(np.arange(4) == 1, np.float32(np.nan), given.losses), gram=gram)
+    weights, state = weighting.update(given, weighting.init(4))
+    assert np.isfinite(weights).all() and weights[1] == 0 and np.any(np.delete(weights, 1) != 0)
+    if weighting.observe is not None:
+        state = weighting.observe(given.losses, state)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.parametrize("normalise", ["norm", "loss", "loss_norm"])
