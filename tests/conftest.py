@@ -1,6 +1,7 @@
 """One setting for all tests: eight virtual CPU devices, cheap and kept compilations, hypothesis without a clock."""
 
 import fcntl
+import gc
 import os
 import shutil
 from importlib.metadata import version
@@ -43,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_collection_finish() -> None:
+    # Tracing makes many objects and few cycles: looking for these took a twentieth of the time.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

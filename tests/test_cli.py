@@ -108,7 +108,8 @@ def test_a_printed_config_prints_itself(call, tmp_path):
 
 
 def test_a_dry_run_writes_no_run_folder(call, tmp_path):
-    code, out, _ = call("train", TINY, "model.user={ids: [user]}", "--dry-run", "--run", tmp_path / "none")
+    changes = ["model.user={ids: [user]}", "weighting={use: equal}"]
+    code, out, _ = call("train", TINY, *changes, "--dry-run", "--run", tmp_path / "none")
     assert code == 0
     assert "GFLOP" in out
     assert "encoder" in out

@@ -20,7 +20,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Parts whose encoder trains its upper layer alone: plain, with its lower layer's states stored, and parameters."""
-    config = complete(load(TINY, ["model.encoder.layers=2", "model.encoder.train={last: 1}"]))
+    config = complete(load(TINY, ["model.encoder.layers=2", "model.encoder.train={last: 1}", "weighting={use: equal}"]))
     parts = assemble(config, tmp_path_factory.mktemp("cache"))
     params = parts.first_state().params
     return parts, with_store(parts, params), params

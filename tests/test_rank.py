@@ -34,7 +34,7 @@ def text_run(tiny_trained):
 def vector_run(cache, tmp_path_factory):
     """A model that reads histories as item vectors, with a frozen encoder."""
     folder = tmp_path_factory.mktemp("runs") / "vectors"
-    changes = ["model.user={history: true}", "model.encoder.train=none", "steps=4"]
+    changes = ["model.user={history: true}", "model.encoder.train=none", "weighting={use: equal}", "steps=4"]
     train.run(load(TINY, changes), folder, cache, quiet=True)
     return mobjrec.load(folder, cache)
 

@@ -235,6 +235,7 @@ def test_chunks_are_the_whole_batch_with_negatives_of_all_lists_and_the_gram_mat
     assert_gradients_close(gradient(found), gradient(wanted))
 
 
+@pytest.mark.slow
 def test_eight_devices_without_chunks_change_no_gradient_under_fixed_weights():
     _, wanted, logs = run(dropout=DROPPING)
     _, found, found_logs = run(dropout=DROPPING, devices=8)

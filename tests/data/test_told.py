@@ -154,8 +154,8 @@ def test_ids_of_items_whose_words_are_all_read_add_nothing(world):
     "changes",
     [
         ["model.item.text='{title}'", "batch.user_row=8"],
-        ["batch.item_row=9"],
-        ["model.user.text='{history.description}'", "batch.user_row=9"],
+        pytest.param(["batch.item_row=9"], marks=pytest.mark.slow),
+        pytest.param(["model.user.text='{history.description}'", "batch.user_row=9"], marks=pytest.mark.slow),
     ],
 )
 def test_the_posterior_of_a_reader_is_the_mean_of_the_labels(world, changes):
