@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mobjrec.ranks import check_lists
 from mobjrec.types import Metric, PooledMetric
 
 # Sums are whole numbers of this unit, of which every float64 is a multiple, so that adding up rounds nothing.
@@ -44,6 +45,7 @@ def gauc() -> PooledMetric:
     """
 
     def update(state: Sums, scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> Sums:
+        check_lists(scores, labels, where)
         lists = zip(scores, labels, where, strict=True)
         found = [pairs_in_order(np.asarray(s)[w].astype(np.float64), np.asarray(y)[w] > 0) for s, y, w in lists]
         known, items = ~np.isnan(found), np.asarray(where).sum(-1)
@@ -97,7 +99,7 @@ def ece(bins: int = 10) -> PooledMetric:
     edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
 
     def update(state: list[Sums], scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> list[Sums]:
-        p, y = (np.asarray(values)[where].astype(np.float64) for values in (scores, labels))
+        p, y = (values.astype(np.float64) for values in _inside(scores, labels, where))
         place = np.searchsorted(edges, p)
         # Exact in each of the two: the difference of two probabilities near each other would be rounded.
         here = [place == n for n in range(bins)]
@@ -132,7 +134,8 @@ def _of_all(value: Callable[[np.ndarray, np.ndarray], float]) -> PooledMetric:
     """A metric of all (scores, relevant) at once, which has one value for any order of them."""
 
     def update(state: list, scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> list:
-        return [*state, (np.asarray(scores)[where].astype(np.float64), np.asarray(labels)[where] > 0)]
+        known, truth = _inside(scores, labels, where)
+        return [*state, (known.astype(np.float64), truth > 0)]
 
     def of_state(state: list) -> float:
         return value(*(np.concatenate(parts) for parts in zip(*state, strict=True))) if state else float("nan")
@@ -144,9 +147,15 @@ def _of_items(of: Callable[[np.ndarray, np.ndarray], np.ndarray], value: Callabl
     """A mean over items of what prediction and label give, before `value`."""
 
     def update(state: Sums, scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> Sums:
-        return _added(state, _summed(of(np.asarray(scores)[where], np.asarray(labels)[where])))
+        return _added(state, _summed(of(*_inside(scores, labels, where))))
 
     return PooledMetric(_none, update, _added, value)
+
+
+def _inside(scores: np.ndarray, labels: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels of real items. ValueError for shapes that differ and a mask that is not bool."""
+    check_lists(scores, labels, where)
+    return np.asarray(scores)[where], np.asarray(labels)[where]
 
 
 def _none() -> Sums:

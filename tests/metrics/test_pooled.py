@@ -143,6 +143,15 @@ def test_a_value_that_is_no_number_leaves_none():
         assert of(pooled.rmse(), scores, labels, np.array([[True, False]])) == 0.5
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_every_pooled_metric_refuses_what_does_not_fit(name):
+    metric, scores = ALL[name](), np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"labels has shape \(2, 4\); expected that of scores, \(2, 3\)"):
+        metric.update(metric.init(), scores, np.zeros((2, 4)), np.ones((2, 3), bool))
+    with pytest.raises(ValueError, match=r"where is .*expected bool"):
+        metric.update(metric.init(), scores, scores, np.ones((2, 3), np.int32))
+
+
 def test_fewer_than_one_bin_is_refused():
     with pytest.raises(ValueError, match="bins is 0; it must be at least 1"):
         pooled.ece(bins=0)
