@@ -154,11 +154,12 @@ class Evaluate(BaseModel):
 
 
 class Save(BaseModel):
-    """When a checkpoint is written, and how many are kept."""
+    """When a checkpoint is written, how many are kept, and how long a signal's save waits for an evaluation, in seconds."""
 
     model_config = STRICT
     every: Pace = Pace(minutes=10.0)
     keep: Count = 2
+    grace: float = Field(default=30.0, ge=0)
 
 
 class Parallel(BaseModel):

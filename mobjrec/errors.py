@@ -53,7 +53,7 @@ class Stopped(Exception):
     def __init__(self, number: int, saved: bool = True):
         how, where = ("", "here") if saved else ("at once ", "the last sealed step")
         super().__init__(f"stopped {how}by {signal.Signals(number).name}; the same command goes on from {where}")
-        self.code = 128 + number
+        self.number, self.saved, self.code = number, saved, 128 + number
 
 
 MISTAKES = (UserError, RunFolderError, NumericError, PeerError)

@@ -12,7 +12,8 @@ from mobjrec.defaults import settled
 from mobjrec.frozen import with_store
 from mobjrec.link import Link
 from mobjrec.parts import assemble, multiple_of, sizes_of
-from mobjrec.train import Stopped, fed, mapped_step, stopping
+from mobjrec.stopping import stopping
+from mobjrec.train import fed, mapped_step
 
 
 def run(config: Config, cache: Path, link: Link) -> dict[str, Any]:
@@ -21,34 +22,27 @@ def run(config: Config, cache: Path, link: Link) -> dict[str, Any]:
     One of errors.MISTAKES where this process or another one cannot go on; Stopped after a signal to any of them.
     """
     config = settled(config)
-    with link, stopping() as asked:
-        told: list[int] = []
-
-        def tell() -> None:
-            if asked and not told:
-                told.extend(asked)
-                link.ask(asked[0])
-
+    with link, stopping(at_once=True):
         link.same("another config", resume.told(config))
         mesh.keep_compilations(cache / "compiled")
         devices = mesh.make(config.parallel.devices, config.batch.lists, config.parallel.map)
         # Process 0 has tokenised the texts by then, unless the run was over already.
-        said = link.follow(tell)
-        if "step" in said:
-            parts = assemble(config, cache)
-            link.same("other data", resume.flat(resume.content(parts)))
-            state = mesh.place(link.shared(parts.first_state()), devices)
-            link.follow(tell)  # what frozen encoders make of texts is stored
-            parts = with_store(parts, mesh.local(state.params))
-            multiple = multiple_of(config, devices.size)
-            step = mapped_step(parts, devices)
+        said = link.follow()
+        if "result" in said:
+            return said["result"]
+        parts = assemble(config, cache)
+        link.same("other data", resume.flat(resume.content(parts)))
+        state = mesh.place(link.shared(parts.first_state()), devices)
+        link.follow()  # what frozen encoders make of texts is stored
+        parts = with_store(parts, mesh.local(state.params))
+        multiple = multiple_of(config, devices.size)
+        step = mapped_step(parts, devices)
+        with stopping() as asked:
             for _, batch, _, _ in fed(parts, sizes_of(parts, multiple), multiple, int(state.step), parts.steps, link):
-                said = link.follow(tell)
-                if "step" not in said:
+                said = link.follow(asked)
+                if "result" in said:
                     break
                 state, _ = step(state, batch)
-            while "step" in said:
-                said = link.follow(tell)
-    if "stopped" in said:
-        raise Stopped(said["stopped"])
-    return said["result"]
+            while "result" not in said:
+                said = link.follow(asked)
+        return said["result"]

@@ -26,7 +26,7 @@ def meet(address: str, count: int, number: int, patience: float = 120.0) -> Link
     place = parsed(address, count, number)
     until = time.monotonic() + patience
     if number:
-        return Link(number, count, {0: _called(place, address, count, number, until, patience)})
+        return Link(number, count, {0: _called(place, address, count, number, until, patience)}, patience)
     try:
         listener = socket.create_server(place)
     except OSError as error:
@@ -41,14 +41,14 @@ def meet(address: str, count: int, number: int, patience: float = 120.0) -> Link
         who = f"process {missing[0]}" if len(missing) == 1 else f"processes {', '.join(missing)}"
         text = f"{who} of {count} did not come to {address} within {patience:g} seconds; start all of them"
         for connection in came.values():
-            _told(connection, b"e", text.encode())
+            send(connection, b"e", text.encode())
         raise PeerError(f"process 0 of {count}: {text}")
-    gone = [str(other) for other, connection in came.items() if not _told(connection, b"g", b"")]
+    gone = [str(other) for other, connection in came.items() if not send(connection, b"g", b"")]
     if gone:
         raise PeerError(f"process 0 of {count}: process {', '.join(gone)} came and was lost again; start all of them")
     for connection in came.values():
         connection.settimeout(None)
-    return Link(0, count, came)
+    return Link(0, count, came, patience)
 
 
 def parsed(address: str, count: int, number: int) -> tuple[str, int]:
@@ -72,15 +72,6 @@ def join(link: Link, address: str) -> None:
         process_id=link.number,
         coordinator_bind_address=address,
     )
-
-
-def _told(connection: socket.socket, kind: bytes, payload: bytes) -> bool:
-    """Whether the other side could be told; it may be gone already."""
-    try:
-        send(connection, kind, payload)
-    except OSError:
-        return False
-    return True
 
 
 def _gone(connection: socket.socket) -> bool:
@@ -116,7 +107,7 @@ def _awaited(listener: socket.socket, count: int, until: float) -> dict[int, soc
             came.pop(number).close()  # started anew while others are waited for
         if kind != b"h" or processes != count or number in came or not 0 < number < count:
             text = f"process {number} of {processes} came to a run of {count}" + (" a second time" * (number in came))
-            _told(connection, b"e", f"{text}; give every process the same --processes and its own --process".encode())
+            send(connection, b"e", f"{text}; give every process the same --processes and its own --process".encode())
             connection.close()
             continue
         came[number] = _kept_alive(connection)

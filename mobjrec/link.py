@@ -7,19 +7,21 @@ import json
 import os
 import queue
 import socket
+import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
 
-from mobjrec.errors import MISTAKES, PeerError, UserError
+from mobjrec.errors import MISTAKES, PeerError, Stopped, UserError
 
 # Seconds in which the main thread may end by itself once a peer is lost: inside a collective it may hang for good.
 GRACE = 5.0
-KINDS = {kind.__name__: kind for kind in MISTAKES}
+KINDS = {kind.__name__: kind for kind in (*MISTAKES, Stopped)}
 AGAIN = "the same command on every host goes on from the last sealed step"
 
 
@@ -27,21 +29,34 @@ AGAIN = "the same command on every host goes on from the last sealed step"
 class Link:
     """This process among `count`. first: it is process 0, which alone writes and decides   step: the one that runs
 
-    asked: signals that others were sent, at process 0
+    asked: signals that others were sent, at process 0   patience: seconds after which a silent one counts as lost; each
+    says that it is alive four times in that time, whatever it does
 
     Leaving a `with` block tells the others whether this process is done or why it failed; they end for the same reason.
     """
 
-    def __init__(self, number: int = 0, count: int = 1, sockets: Mapping[int, socket.socket] | None = None):
+    def __init__(
+        self,
+        number: int = 0,
+        count: int = 1,
+        sockets: Mapping[int, socket.socket] = MappingProxyType({}),
+        patience: float = 120.0,
+    ):
         self.number, self.count, self.first = number, count, number == 0
         self.step: int | None = None
         self.asked: list[int] = []
-        self._sockets = dict(sockets or {})
+        self._sockets, self._patience, self._asking = dict(sockets), max(patience, 1.0), False
         self._inbox = {peer: queue.SimpleQueue() for peer in self._sockets}
         self._fault: Exception | None = None
-        self._left, self._lock = threading.Event(), threading.Lock()
-        for peer in self._sockets:
+        # A large message to one peer must not keep what another is told from it.
+        self._left, self._locks = threading.Event(), {peer: threading.Lock() for peer in self._sockets}
+        for peer, connection in self._sockets.items():
+            # Of receiving alone: a timeout of the socket would bound a whole message that is sent, too.
+            limit = struct.pack("ll", int(self._patience), int(self._patience % 1 * 1e6))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
+        if self._sockets:
+            threading.Thread(target=self._live, daemon=True).start()
 
     def exchange(self, payload: bytes = b"") -> list[bytes]:
         """Every process' payload in their order; all wait here for all, as long as all live.
@@ -85,21 +100,19 @@ class Link:
         return jax.tree.unflatten(jax.tree.structure(tree), found)
 
     def lead(self, said: Mapping[str, Any]) -> None:
-        """Process 0 says what comes next: {"step": N}, {"stopped": SIGNAL}, or {"result": ...}, the end."""
+        """Process 0 says what comes next: {"step": N}, or {"result": ...}, the end."""
         self.step = said.get("step", self.step)
         for peer in self._sockets:
             self._tell(peer, b"x", json.dumps(said).encode())
 
-    def follow(self, meanwhile: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """What process 0 says next; waits as long as it lives, and calls `meanwhile` at times."""
-        meanwhile()
-        said = json.loads(self._next(0, meanwhile))
+    def follow(self, asked: Sequence[int] = ()) -> dict[str, Any]:
+        """What process 0 says next. asked: signals; it is told the first of them, which then stands in its `asked`.
+
+        PeerError where process 0 is lost; else the mistake or the signal that ended it.
+        """
+        said = json.loads(self._next(0, asked))
         self.step = said.get("step", self.step)
         return said
-
-    def ask(self, number: int) -> None:
-        """Have process 0 stop for this signal: it then stands in its `asked`."""
-        self._tell(0, b"s", str(number).encode())
 
     def __enter__(self) -> "Link":
         return self
@@ -110,7 +123,7 @@ class Link:
             until = time.monotonic() + GRACE * ("Gloo" in str(error))
             while self._fault is None and time.monotonic() < until:
                 time.sleep(0.05)
-            raised = self._fault or (self._lost(None) if "Gloo" in str(error) else None)
+            raised = self._fault or (self._lost(None, "was lost") if "Gloo" in str(error) else None)
             if raised is not None:
                 self._leave(raised)
                 raise raised from error
@@ -118,39 +131,46 @@ class Link:
 
     def _leave(self, error: BaseException | None) -> None:
         self._left.set()
-        if isinstance(error, MISTAKES):
-            said = {"kind": type(error).__name__, "text": str(error), "lost": None}
-        else:
-            said = {"kind": PeerError.__name__, "lost": self.number}
-        # What else has a code is a signal's: all stop for it together.
-        together = error is None or (hasattr(error, "code") and said["lost"] is not None)
+        told = b"b", b""
+        if isinstance(error, Stopped):
+            told = b"e", json.dumps({"kind": Stopped.__name__, "given": [error.number, error.saved]}).encode()
+        elif isinstance(error, MISTAKES):
+            told = b"e", json.dumps({"kind": type(error).__name__, "given": [str(error)]}).encode()
+        elif error is not None:
+            told = b"e", json.dumps({"lost": self.number, "how": "was lost"}).encode()
         for peer in self._sockets if self._fault is None else ():
-            self._tell(peer, *((b"b", b"") if together else (b"e", json.dumps(said).encode())))
+            self._tell(peer, *told)
 
-    def _lost(self, peer: int | None) -> PeerError:
+    def _lost(self, peer: int | None, how: str) -> PeerError:
         when = "before the first step" if self.step is None else f"at step {self.step}"
         who = "another process" if peer is None else f"process {peer}"
-        return PeerError(f"process {self.number} of {self.count}: {who} was lost {when}; {AGAIN}")
+        return PeerError(f"process {self.number} of {self.count}: {who} {how} {when}; {AGAIN}")
 
     def _tell(self, peer: int, kind: bytes, payload: bytes) -> None:
-        try:
-            with self._lock:
-                send(self._sockets[peer], kind, payload)
-        except OSError:
-            self._failed({"kind": PeerError.__name__, "lost": peer})
+        with self._locks[peer]:
+            told = send(self._sockets[peer], kind, payload)
+        if not told:
+            self._failed({"lost": peer, "how": "was lost"})
 
-    def _next(self, peer: int, meanwhile: Callable[[], None] = lambda: None) -> bytes:
+    def _next(self, peer: int, asked: Sequence[int] = ()) -> bytes:
         while True:
+            if asked and not self._asking:
+                self._asking = True
+                self._tell(peer, b"s", str(asked[0]).encode())
             try:
                 found = self._inbox[peer].get(timeout=0.1)
             except queue.Empty:
-                meanwhile()
                 if self._fault is not None:
                     raise self._fault from None
                 continue
             if found is None:  # it left, and nobody was to wait for it any more
-                raise self._lost(peer)
+                raise self._lost(peer, "was lost")
             return found
+
+    def _live(self) -> None:
+        while not self._left.wait(self._patience / 4):
+            for peer in self._sockets:
+                self._tell(peer, b"l", b"")
 
     def _listen(self, peer: int) -> None:
         try:
@@ -162,15 +182,20 @@ class Link:
                 if kind == b"e":
                     self._failed(json.loads(payload))
                     return
-                self.asked.append(int(payload)) if kind == b"s" else self._inbox[peer].put(payload)
+                if kind == b"s":
+                    self.asked.append(int(payload))
+                elif kind == b"x":
+                    self._inbox[peer].put(payload)
+        except BlockingIOError:
+            self._failed({"lost": peer, "how": f"said nothing for {self._patience:g} seconds and counts as lost"})
         except OSError:
-            self._failed({"kind": PeerError.__name__, "lost": peer})
+            self._failed({"lost": peer, "how": "was lost"})
 
     def _failed(self, said: dict[str, Any]) -> None:
         """Note why the run is over, pass it on, and end the process if the main thread does not."""
         if self._fault is not None or self._left.is_set():
             return
-        self._fault = KINDS[said["kind"]](said["text"]) if said["lost"] is None else self._lost(said["lost"])
+        self._fault = KINDS[said["kind"]](*said["given"]) if "kind" in said else self._lost(said["lost"], said["how"])
         for peer in self._sockets if self.first else ():
             self._tell(peer, b"e", json.dumps(said).encode())
         timer = threading.Timer(GRACE, self._end)
@@ -183,9 +208,14 @@ class Link:
             os._exit(self._fault.code)
 
 
-def send(connection: socket.socket, kind: bytes, payload: bytes) -> None:
-    connection.sendall(kind + len(payload).to_bytes(8, "big"))
-    connection.sendall(payload)
+def send(connection: socket.socket, kind: bytes, payload: bytes) -> bool:
+    """Whether the other side could be told; it may be gone already."""
+    try:
+        connection.sendall(kind + len(payload).to_bytes(8, "big"))
+        connection.sendall(payload)
+    except OSError:
+        return False
+    return True
 
 
 def receive(connection: socket.socket, most: int = 1 << 40) -> tuple[bytes, bytes]:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, final
@@ -55,28 +55,32 @@ class Record:
         self.lost = 0
         self._lock, self._config = lock, config_text
         self._rows: int | None = None
+        self._starts: list[dict[str, Any]] = []
         self._views: list[views.View] = []
 
     def start(
         self,
         step: int,
         command: Sequence[str] = tuple(sys.argv),
+        again: bool = False,
         wandb: str | None = None,
         overridden: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[str]:
         """Make the folder that of a run at `step`: rows of later steps are cut, config and environment written.
 
-        wandb: the project of a view there, None for no such view   overridden: config keys in which it was another run's
+        again: whether `step` is evaluated again, whose evaluations are cut, too   wandb: the project of a view there, None
+        for no such view   overridden: config keys in which it was another run's
         Returns a sentence for each version or device that is not that of the last start. RunFolderError where the disk
         does not take them.
         """
-        starts = _starts(self.folder)
+        starts = starts_of(self.folder)
         now = {"step": step, "command": list(command), "overridden": dict(overridden), **environment()}
         with _written(self.folder):
             _replace(self.folder / "config.yaml", self._config)
-            _replace(self.folder / "env.json", json.dumps([*starts, now], indent=1))
+            self._starts = [*starts, now]
+            _replace(self.folder / "env.json", json.dumps(self._starts, indent=1))
             (self.folder / "result.json").unlink(missing_ok=True)
-            _cut(self.folder / "metrics.jsonl", step)
+            _cut(self.folder / "metrics.jsonl", step, again)
             self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             self._views.append(views.tensorboard(self.folder, len(starts), step))
         if wandb is not None:
@@ -106,6 +110,13 @@ class Record:
             self.lost += 1
         scalars = {f"{kind}/{name}": value for name, value in plain.items() if isinstance(value, int | float)}
         self._seen(lambda view: view.scalars(step, scalars))
+
+    def timed(self, clock: Mapping[str, float]) -> dict[str, float]:
+        """Seconds by stage over all starts, `clock` being those of this one; env.json keeps them where the disk takes it."""
+        self._starts[-1]["timing"] = {stage: round(seconds, 2) for stage, seconds in clock.items()}
+        with suppress(OSError):
+            _replace(self.folder / "env.json", json.dumps(self._starts, indent=1))
+        return timing(self._starts)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
         """A text that only the views hold."""
@@ -240,7 +251,16 @@ def _owner(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _starts(folder: Path) -> list[dict[str, Any]]:
+def timing(starts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds by stage over these starts, each up to its last save or evaluation."""
+    found: dict[str, float] = {}
+    for start in starts:
+        for stage, seconds in start.get("timing", {}).items():
+            found[stage] = round(found.get(stage, 0.0) + seconds, 2)
+    return found
+
+
+def starts_of(folder: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(_text(folder / "env.json") or "[]")
     except ValueError:
@@ -286,18 +306,21 @@ def _replace(path: Path, text: str) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _cut(path: Path, step: int) -> None:
+def _cut(path: Path, step: int, again: bool) -> None:
     """Leave the rows up to `step` and nothing of a line that a kill cut short.
 
-    What the test split gave at `step` goes, too: that is measured before the first step and after the last save.
+    What the test split gave at `step` goes, too: that is measured before the first step and after the last save. And all
+    evaluations there, if they are made `again`.
     """
     content = path.read_bytes() if path.is_file() else b""
     kept = []
     for line in content.splitlines(keepends=True):
         try:
             row = json.loads(line)
-            again = row["step"] == step and any(key.startswith("test/") for key in row)
-            keeps = line.endswith(b"\n") and row["step"] <= step and not again
+            comes = (
+                row["step"] == step and row["kind"] == "eval" and (again or any(key.startswith("test/") for key in row))
+            )
+            keeps = line.endswith(b"\n") and row["step"] <= step and not comes
         except (ValueError, KeyError, TypeError):
             keeps = False
         kept += [line] if keeps else []

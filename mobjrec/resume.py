@@ -34,19 +34,27 @@ HARMLESS = (
 )
 
 
+def changes(previous: str | None, config: Config) -> dict[str, tuple[Any, Any]]:
+    """{key: (there, now)} of the keys in which this config is not the folder's; {} for a new run."""
+    if previous is None:
+        return {}
+    before, now = flat(plain(parse_text(previous))), flat(plain(config))
+    pairs = {key: (before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
 def check(
     previous: str | None, config: Config, folder: Path, accepted: Sequence[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """{key: (there, now)} of the keys that differ and are `accepted`, or stand below one that is; not the harmless ones.
+    """Those of the keys that differ which are `accepted`, or stand below one that is; not the harmless ones.
 
     RunFolderError where the folder was trained with another config, naming every other key that differs. UserError where
     an accepted key is none.
     """
     if previous is None:
         return {}
-    old, new = plain(parse_text(previous)), plain(config)
+    old, new, differing = plain(parse_text(previous)), plain(config), changes(previous, config)
     before, now = flat(old), flat(new)
-    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     for name in accepted:
         if not any(below(key, name) for key in before.keys() | now.keys()):
             raise UserError(f"--override-resume {name}: there is no such key{nearest(name, sorted(now))}")
@@ -55,7 +63,7 @@ def check(
     # A schedule that reads the total would take another course with another number of steps.
     if any(key in ("epochs", "steps") for key in differing) and now.get("optimizer.schedule", "constant") != "constant":
         harmful += [key for key in ("epochs", "steps") if key in differing]
-    overridden = {key: (before.get(key), now.get(key)) for key in harmful if free(key)}
+    overridden = {key: differing[key] for key in harmful if free(key)}
     lines = [f"  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in telling(harmful) if not free(key)]
     lines += [
         f"  order of {key}: {', '.join(names)} there, {', '.join(orders(new)[key])} now"
@@ -69,6 +77,12 @@ def check(
             + "\nuse another folder (--run) or that config; --override-resume KEY goes on with a key that differs"
         )
     return overridden
+
+
+def goes_on(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """One sentence on the keys that differ from the run so far, or none."""
+    keys = [f"{key}={now} (was {there})" for key, (there, now) in differing.items()]
+    return [f"the run goes on with {', '.join(keys)}"] if keys else []
 
 
 def telling(keys: Sequence[str]) -> list[str]:

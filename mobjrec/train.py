@@ -1,9 +1,9 @@
 """The training loop, top to bottom."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mobjrec.report import not_finite, ranked_lists
 from mobjrec.saving import Saver
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
+from mobjrec.stopping import bounded, stopping
 from mobjrec.types import Batch, Tree
 
 
@@ -49,7 +50,7 @@ def run(
     where it cannot; Stopped after a signal.
     """
     config, link = settled(config), link or Link()
-    with link, record.open(folder, dump(config)) as log:
+    with link, record.open(folder, dump(config)) as log, stopping(at_once=True):
         overridden = resume.check(log.previous, config, folder, accepted)
         # A run that is over, told to go on with another key, is chosen from and evaluated anew.
         done = None if overridden else resume.finished(log.previous, config, folder)
@@ -72,7 +73,9 @@ def run(
         multiple = multiple_of(config, devices.size)
         sizes = sizes_of(parts, multiple)
         step = mapped_step(parts, devices)
-        changed = log.start(int(state.step), wandb=config.views.wandb, overridden=overridden)
+        again = seal is not None and "unmeasured" in seal["run"]
+        changed = resume.goes_on(resume.changes(log.previous, config))
+        changed += log.start(int(state.step), again=again, wandb=config.views.wandb, overridden=overridden)
         warn_of(config, parts.objectives, parts.dataset)
         clock = {"prepare": time.monotonic() - began}
         clock |= dict.fromkeys(("compile", "wait", "train", "evaluate", "save"), 0.0)
@@ -86,6 +89,7 @@ def run(
             Saver(folder, content, view.say) as saver,
             closing(fed(parts, sizes, multiple, number, stop, link)) as loaded,
         ):
+            parts = parts._replace(functions=bounded(parts.functions, asked, config.save.grace))
             for sentence in [*parts.notes, *changed, *(seal["skipped"] if seal else [])]:
                 view.say(sentence)
             if number == 0:
@@ -93,34 +97,39 @@ def run(
                 log.settings(resume.flat(plain(config)), list(first))
             pending, batch, skipped = None, None, passed_over(folder)
             saved = sent = time.monotonic()
-            for number, batch, numbers, waited in loaded:
+            todo = chain([(number, None, {}, 0.0)] * again, loaded)
+            for number, batch, numbers, waited in todo:
                 began = time.monotonic()
-                link.lead({"step": number + 1})
-                state, logs = step(state, batch)
-                if unmet(batch, met):
-                    # The call returns once the program is compiled and sent off; its run is fetched with the next step.
-                    clock["compile"] += time.monotonic() - began
-                    began = time.monotonic()
-                if pending is not None:
-                    # Fetches the step before while this one runs.
-                    skipped = written(log, view, saver, parts, skipped, *pending)
-                now = time.monotonic()
-                pending = number + 1, logs, batch.row, {**numbers, "wait": waited, "seconds": now - sent}
-                sent = now
-                number += 1
-                measure = due(number, config.evaluate.every, parts)
+                if batch is not None:
+                    link.lead({"step": number + 1})
+                    state, logs = step(state, batch)
+                    if unmet(batch, met):
+                        # The call returns once the program is compiled and sent off; its run is fetched with the next step.
+                        clock["compile"] += time.monotonic() - began
+                        began = time.monotonic()
+                    if pending is not None:
+                        # Fetches the step before while this one runs.
+                        skipped = written(log, view, saver, parts, skipped, *pending)
+                    now = time.monotonic()
+                    pending = number + 1, logs, batch.row, {**numbers, "wait": waited, "seconds": now - sent}
+                    sent = now
+                    number += 1
+                measure = batch is None or due(number, config.evaluate.every, parts)
                 last = number == parts.steps or bool(asked)
                 keep = due(number, config.save.every, parts, since=saved) or last
-                if measure or keep:
+                if pending is not None and (measure or keep):
                     skipped = written(log, view, saver, parts, skipped, *pending)
                     pending = None
                 clock["wait"] += waited
                 clock["train"] += time.monotonic() - began
+                given_up = {}
                 if measure:
-                    found = evaluated(parts, used(state), "valid", clock, config.evaluate.lists)
-                    values = noted(log, parts, number, "valid", found)
-                    view.evaluated(number, shown_metrics(parts, values))
-                    values = {key.removeprefix("valid/"): value for key, value in values.items()}
+                    try:
+                        values = validated(log, view, parts, number, used(state), clock)
+                    except Stopped:
+                        # Measured when the run goes on.
+                        last, given_up = True, {"unmeasured": True}
+                if measure and not given_up:
                     standing = missed if saver.settle() == BEST else standing
                     missed = standing._replace(since=standing.since + 1)
                     standing = choice.after(standing, values, rules)
@@ -131,13 +140,14 @@ def run(
                     began = time.monotonic()
                     # A best step that could not be saved is not the best.
                     standing = missed if saver.settle() == BEST else standing
-                    saver.save(state, number, choice.sealed(standing, rules), keep=config.save.keep, last=last)
+                    seal = {**choice.sealed(standing, rules), **given_up}
+                    saver.save(state, number, seal, keep=config.save.keep, last=last)
                     saved = time.monotonic()
                     clock["save"] += saved - began
                 if measure or keep:
+                    log.timed(clock)
                     sent = time.monotonic()
                 if last and asked:
-                    link.lead({"stopped": asked[0]})
                     raise Stopped(asked[0])
                 if last:
                     break
@@ -146,12 +156,13 @@ def run(
         final, sealed = checkpoint.best(folder, used(state))
         last = evaluated(parts, final, "test", clock)
         noted(log, parts, number, "test", last)
+        rows = list(record.rows(folder))
         result = {
             "steps": number,
             "told": choice.told(standing, rules, number, parts.steps),
-            **table(folder, parts, last),
-            "timing": {name: round(seconds, 2) for name, seconds in clock.items()},
-            "feed": feed_numbers(folder, sizes),
+            **table(rows, parts, last),
+            "timing": log.timed(clock),
+            "feed": feed_numbers(rows, sizes),
             "chosen": sealed["step"],
             "scale": evaluate.scale_of(parts, final["params"], final["memory"]),
         }
@@ -217,6 +228,16 @@ def evaluated(parts: Parts, model: dict[str, Tree], split: str, clock: dict[str,
     return found
 
 
+def validated(
+    log: record.Record, view: progress.Shown, parts: Parts, number: int, model: dict[str, Tree], clock: dict[str, float]
+) -> dict[str, float]:
+    """The validation metrics at a step, recorded and told of; keys without the split."""
+    found = evaluated(parts, model, "valid", clock, parts.config.evaluate.lists)
+    values = noted(log, parts, number, "valid", found)
+    view.evaluated(number, shown_metrics(parts, values))
+    return {key.removeprefix("valid/"): value for key, value in values.items()}
+
+
 def passed_over(folder: Path) -> int:
     """How many steps in a row, the last recorded ones, were not finite."""
     finite = [row.get("finite", True) for row in record.rows(folder) if row["kind"] == "train"]
@@ -269,33 +290,6 @@ def due(number: int, every: Every | Pace | None, parts: Parts, since: float | No
     return since is not None and time.monotonic() - since > 60 * every.minutes
 
 
-@contextmanager
-def stopping(asked: list[int] | None = None) -> Iterator[list[int]]:
-    """A list, `asked` if given, that gets the number of a SIGTERM or SIGINT; a second signal stops at once.
-
-    Stopped in place of the KeyboardInterrupt by which it does.
-    """
-    asked, mine = [] if asked is None else asked, []
-
-    def note(number: int, _: Any) -> None:
-        if mine:
-            raise KeyboardInterrupt
-        mine.append(number)
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        before = {}
-    try:
-        yield asked
-    except KeyboardInterrupt:
-        raise Stopped(mine[0], saved=False) if mine else KeyboardInterrupt from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def shown_metrics(parts: Parts, values: Mapping[str, Any]) -> dict[str, float]:
     """The few metrics that a line has room for: the first named one of every objective, by its own order and label."""
     end = f"/{parts.config.evaluate.metrics[0]}"
@@ -317,12 +311,12 @@ def noted(log: record.Record, parts: Parts, number: int, split: str, found: eval
     return values
 
 
-def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, Any]:
+def table(rows: list[dict[str, Any]], parts: Parts, after: evaluate.Evaluation) -> dict[str, Any]:
     """{"table": {metric: {"before", "after", "error"}} on the test split, with "best" and "truth" where they are known}
 
     and "no_best", a sentence, where the corpus has a law but no posterior of what this model reads.
     """
-    first = next((row for row in record.rows(folder) if row["kind"] == "eval" and row["step"] == 0), {})
+    first = next((row for row in rows if row["kind"] == "eval" and row["step"] == 0), {})
     known, why = evaluate.reached(parts)
     found = {
         key: {
@@ -337,9 +331,9 @@ def table(folder: Path, parts: Parts, after: evaluate.Evaluation) -> dict[str, A
     return {"table": found} | ({"no_best": why} if why else {})
 
 
-def feed_numbers(folder: Path, sizes: tuple) -> dict[str, Any]:
+def feed_numbers(rows: list[dict[str, Any]], sizes: tuple) -> dict[str, Any]:
     """The share of padding in the packed rows, and the shapes that were compiled."""
-    rows = [row for row in record.rows(folder) if row["kind"] == "train"]
+    rows = [row for row in rows if row["kind"] == "train"]
     cells, tokens = sum(row["cells"] for row in rows), sum(row["tokens"] for row in rows)
     return {
         "padding": 1 - tokens / cells if cells else 0.0,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mobjrec import checkpoint, hosts, link, record
-from mobjrec.errors import NumericError, PeerError, RunFolderError, UserError
+from mobjrec.errors import NumericError, PeerError, RunFolderError, Stopped, UserError
 from mobjrec.link import Link
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +39,7 @@ def together(count, act, patience=5.0, numbers=None):
         try:
             with hosts.meet(address, count, number, patience) as link:
                 return act(link)
-        except (PeerError, UserError, RunFolderError, NumericError) as error:
+        except (PeerError, UserError, RunFolderError, NumericError, Stopped) as error:
             return error
 
     with ThreadPoolExecutor(count) as pool:
@@ -165,6 +165,7 @@ def test_a_lost_process_is_named_with_the_step(which):
         link.step = 7
         link.exchange()
         if link.number == which:
+            link._left.set()  # who was killed notices nothing
             for connection in link._sockets.values():
                 connection.shutdown(socket.SHUT_RDWR)  # as the kernel does for a process that was killed
             raise PeerError("dead")
@@ -192,19 +193,45 @@ def test_what_a_collective_raises_becomes_a_peer_error():
     assert all(isinstance(error, PeerError) and "was lost" in str(error) for error in found)
 
 
-def test_the_others_follow_the_first_and_may_ask_it_to_stop():
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_others_follow_the_first_and_may_ask_it_to_stop_and_all_stop_alike(saved):
+    said = []
+
     def act(link):
         if link.first:
             link.lead({"step": 1})
             while not link.asked:
                 time.sleep(0.01)
-            link.lead({"stopped": link.asked[0]})
-            return link.asked
-        said = [link.follow()]
-        link.ask(15)
-        return [*said, link.follow(), link.step]
+            raise Stopped(link.asked[0], saved)
+        said.append((link.follow(), link.step))
+        link.follow([15, 2])
 
-    assert together(2, act) == [[15], [{"step": 1}, {"stopped": 15}, 1]]
+    found = together(3, act)
+    assert said == [({"step": 1}, 1)] * 2
+    assert [(type(one), one.code, str(one)) for one in found] == [(Stopped, 143, str(Stopped(15, saved)))] * 3
+
+
+def test_who_stops_at_once_stops_all():
+    def act(link):
+        if link.number == 1:
+            raise Stopped(2, saved=False)
+        link.exchange()
+
+    assert [(type(one), one.code) for one in together(3, act)] == [(Stopped, 130)] * 3
+
+
+def test_who_does_nothing_for_long_is_not_lost_and_who_says_nothing_is_named(monkeypatch):
+    def act(link):
+        time.sleep(2.5 if link.first else 0)
+        link.exchange()
+        if link.first:
+            link._left.set()  # as a process that was stopped: its connections stay
+            time.sleep(2.5)
+            link._left.clear()
+        link.exchange()
+
+    silent = "process 1 of 2: process 0 said nothing for 1 seconds and counts as lost before the first step; the same"
+    assert str(together(2, act, patience=1.0)[1]).startswith(silent)
 
 
 def test_another_config_is_told_with_its_keys():
@@ -258,12 +285,21 @@ def environment(devices, cache):
     flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
     return os.environ | {
         "XLA_FLAGS": flags,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(cache.parent)]),
         "MOBJREC_CACHE": str(cache),
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     }
+
+
+# A corpus that process 0 waits for; the other one does not come so far.
+SLOW = """
+import pathlib, time
+def corpus(begun: str):
+    pathlib.Path(begun).touch()
+    time.sleep(200)
+"""
 
 
 def start(run, cache, *changes, devices=1, words=()):
@@ -314,14 +350,19 @@ def final(run):
     return leaves, [{key: row[key] for key in row.keys() - clocks} for row in record.rows(run)]
 
 
-def running(run, step):
-    """Wait until the run has recorded this step."""
+def awaited(there, processes):
+    """Wait until this holds; what a process that ends meanwhile says is the failure."""
     until = time.monotonic() + LIMIT
-    while time.monotonic() < until:
-        if (run / "metrics.jsonl").is_file() and any(row["step"] >= step for row in record.rows(run)):
-            return
+    while not there():
+        if time.monotonic() > until or any(process.poll() is not None for process in processes):
+            raise AssertionError([process.kill() or process.communicate() for process in processes])
         time.sleep(0.02)
-    raise AssertionError(f"no step {step} in {run}")
+
+
+def running(run, step, processes):
+    """Wait until the run has recorded this step."""
+    rows = lambda: record.rows(run) if (run / "metrics.jsonl").is_file() else ()
+    awaited(lambda: any(row["step"] >= step for row in rows()), processes)
 
 
 def assert_same(one, other):
@@ -360,6 +401,16 @@ def until(run, folder, step):
     return folder
 
 
+def test_a_config_is_read_before_any_device_is_taken(tmp_path):
+    """Processes can be joined only as long as none of them has its devices."""
+    told = "from pathlib import Path; from mobjrec.defaults import load; "
+    told += f"load(Path({str(TINY)!r})); from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
+    done = subprocess.run(
+        [sys.executable, "-c", told], env=environment(1, tmp_path), capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.stdout.split() == ["False"], done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_are_one_bit_for_bit(alone, pair):
     assert_same(pair, alone)
@@ -392,7 +443,7 @@ def test_a_peer_that_never_comes_is_named(number, cache, tmp_path):
 def test_a_killed_peer_ends_the_other_and_the_command_goes_on(number, alone, cache, tmp_path):
     run = tmp_path / "run"
     processes = start_two(run, cache, "steps=400", "evaluate.every={steps: 400}")
-    running(run, 20)
+    running(run, 20, processes)
     processes[number].kill()
     began = time.monotonic()
     found = ended(processes)
@@ -412,12 +463,42 @@ def test_a_killed_peer_ends_the_other_and_the_command_goes_on(number, alone, cac
 def test_a_signal_to_one_stops_both_at_one_step(number, cache, tmp_path):
     run = tmp_path / "run"
     processes = start_two(run, cache, "steps=400", "evaluate.every={steps: 400}", "save.every={steps: 400}")
-    running(run, 5)
+    running(run, 5, processes)
     processes[number].send_signal(signal.SIGTERM)
     found = ended(processes)
     assert [code for code, _ in found] == [143, 143], found
     step = checkpoint.sealed(run)["step"]
     assert 5 <= step < 400 and max(row["step"] for row in record.rows(run)) == step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "sent"), [(0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_a_signal_while_process_0_prepares_ends_both_at_once(number, sent, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    begun = tmp_path / "begun"
+    processes = start_two(tmp_path / "run", tmp_path / "cache", f"data={{use: 'slow:corpus', begun: {begun}}}")
+    awaited(begun.is_file, processes)
+    began = time.monotonic()
+    processes[number].send_signal(sent)
+    found = ended(processes)
+    assert [code for code, _ in found] == [128 + sent] * 2, found
+    assert time.monotonic() - began < 30
+    assert all(f"stopped at once by {sent.name}; the same command" in said for _, said in found), found
+
+
+@pytest.mark.slow
+def test_a_process_0_that_stands_still_is_named_by_the_others(cache, tmp_path):
+    run = tmp_path / "run"
+    processes = start_two(run, cache, "steps=400", "evaluate.every={steps: 400}", patience=10)
+    running(run, 5, processes)
+    began = time.monotonic()
+    processes[0].send_signal(signal.SIGSTOP)
+    ((code, said),) = ended(processes[1:])
+    assert code == 5 and time.monotonic() - began < 40, said
+    assert "process 1 of 2: process 0 said nothing for 10 seconds and counts as lost at step " in said
+    processes[0].send_signal(signal.SIGCONT)
+    ((code, said),) = ended(processes[:1])
+    assert code == 5 and "process 0 of 2: process 1 was lost at step " in said
 
 
 @pytest.mark.slow

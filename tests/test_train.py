@@ -361,6 +361,47 @@ def test_a_signal_while_it_evaluates_saves_the_step_that_it_evaluates(cache, tmp
     assert checkpoint.steps(tmp_path / "run") == [2]
 
 
+def test_an_evaluation_that_outlasts_the_grace_is_given_up_and_made_when_the_run_goes_on(
+    plain, cache, tmp_path, monkeypatch
+):
+    run, evaluated, passed = tmp_path / "run", train.evaluated, []
+
+    def then_stop(parts, model, split, *other):
+        if split == "valid" and passed and not passed.pop():
+            signal.raise_signal(signal.SIGTERM)
+        return evaluated(parts, model, split, *other)
+
+    monkeypatch.setattr(train, "evaluated", then_stop)
+    # That of step 2 is given up twice, then made, and that of step 4 given up.
+    for step, passes in ((2, [False]), (2, [False]), (4, [False, True])):
+        passed[:] = passes
+        with pytest.raises(train.Stopped, match="stopped by SIGTERM; the same command") as error:
+            train.run(load(TINY, [*IDS, "save.grace=0"]), run, cache, quiet=True)
+        assert error.value.code == 143
+        # The first call of the model gives up; of another evaluation nothing is on record.
+        assert checkpoint.steps(run)[-1] == step and checkpoint.sealed(run)["run"]["unmeasured"]
+        assert [row["step"] for row in record.rows(run) if "valid/click/auc" in row] == list(range(2, step, 2))
+    train.run(load(TINY, [*IDS, "save.grace=0"]), run, cache, quiet=True)
+    assert_same(ids_final(run, cache), ids_final(plain, cache))
+    assert rows(run) == rows(plain)
+    of, again = (json.loads((folder / "result.json").read_text()) for folder in (plain, run))
+    assert all(again[key] == of[key] for key in of if key != "timing")
+    assert checkpoint.sealed(run)["run"] == checkpoint.sealed(plain)["run"]
+
+
+def test_keys_that_may_differ_are_told_in_one_line_and_times_are_summed_over_all_starts(plain, cache, tmp_path, capsys):
+    parts = shutil.copytree(plain, tmp_path / "parts")
+    back_at(4, parts)
+    before = json.loads((plain / "result.json").read_text())["timing"]
+    result = train.run(load(TINY, [*IDS, "save.keep=3", "save.grace=5"]), parts, cache)
+    assert "the run goes on with save.grace=5.0 (was 30.0), save.keep=3 (was 2)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    first, second = (start["timing"] for start in json.loads((parts / "env.json").read_text()))
+    assert first == before and second["prepare"] > 0
+    assert result["timing"] == {stage: round(first[stage] + second[stage], 2) for stage in before}
+
+
 def test_an_overridden_key_is_recorded_and_the_best_step_chosen_anew(plain, cache, tmp_path):
     parts = shutil.copytree(plain, tmp_path / "parts")
     back_at(4, parts)
