@@ -23,20 +23,21 @@
 | approx_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG of soft ranks |
 | approx_mrr | relevant where > 0 | 1 - reciprocal soft rank of the best |
 | smooth_ap | relevant where > 0 | 1 - AP of soft ranks |
-| neural_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG@k of a soft permutation; [L, L] by nature |
+| neural_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG@k of a soft permutation; [L, L], so approx_ndcg first |
 | precision_at_k | relevant where > 0 | 1 - smooth precision |
 | f_beta_at_k, f_beta | relevant where > 0 | 1 - smooth F-beta: of soft ranks; of sigmoids, no k |
 | top_k_recall, top_k_precision | relevant where > 0 | as recall_at_k and precision_at_k by a soft top k, O(L) |
 | smooth_i_precision, smooth_i_ndcg | relevant where > 0; grades | 1 - metric@k of soft indicators, O(k L) |
 | sampled_softmax | relevant where > 0 | mean over relevant of softmax against negatives, logQ |
-| sl, psl, bsl | relevant where > 0 | mean over relevant of a logsumexp of negatives; sl is softmax's stronger form |
-| sl_at_k | relevant where > 0 | sl, near the k-th score; supersedes it for metrics at k |
+| sl, psl, bsl | relevant where > 0 | a logsumexp of negatives against each relevant one; bsl: against a soft mean of them |
+| sl_at_k | relevant where > 0 | sl with more weight near the k-th score |
 | adv_infonce, llpauc | relevant where > 0 | minimax: the objective of the name moves the adversary |
 
 Of another form, as they read no labels (beyond.py): similarity_on_top, 0 to 1, by item vectors and soft shares of the
 first k; exposure_gap, 0 to 1, (a group's share of exposure - of merit)^2.
 
-Beside slow numpy forms alone, as nobody else's are at hand: watch_time_logistic, ziln, similarity_on_top, exposure_gap.
+Beside slow numpy forms alone, as nobody else's are at hand: watch_time_logistic, ziln, sampled_softmax, top_k_recall,
+top_k_precision, similarity_on_top, exposure_gap.
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
