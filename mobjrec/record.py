@@ -266,10 +266,15 @@ def starts_of(folder: Path) -> list[dict[str, Any]]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(
-        isinstance(one, dict) and {"versions", "devices"} <= one.keys() for one in found
+        isinstance(one, dict) and {"versions", "devices"} <= one.keys() and _timed(one.get("timing", {}))
+        for one in found
     ):
         raise RunFolderError(f"{folder / 'env.json'} is damaged; move it away to go on without it")
     return found
+
+
+def _timed(timing: Any) -> bool:
+    return isinstance(timing, dict) and all(isinstance(seconds, int | float) for seconds in timing.values())
 
 
 def _text(path: Path) -> str | None:

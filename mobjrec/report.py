@@ -280,6 +280,15 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _list_of(parts: Parts, row: int) -> str:
+    """A training list as its table has it: its row, whose it is, and the impression that was logged, where one was."""
+    lists, corpus = parts.dataset.train, parts.corpus
+    at = lists.event[lists.start[row] : lists.start[row + 1]]
+    logged = corpus.events.list[at[:1]].tolist()
+    impression = f", list {logged[0]}" if logged and logged[0] >= 0 else ""
+    return f"{row} (user {parts.dataset.users.id[lists.user[row]]}{impression})"
+
+
 def not_finite(parts: Parts, folder: Path, number: int, logs: Mapping[str, Any], rows: np.ndarray, skipped: int) -> str:
     """The sentence on a step that was not finite, and on what it leaves."""
     seen = zip(parts.objectives, logs["losses"], logs["present"], strict=True)
@@ -291,13 +300,13 @@ def not_finite(parts: Parts, folder: Path, number: int, logs: Mapping[str, Any],
         trained, _ = divide(params, parts.model.trainable(params))
         path, _ = jax.tree_util.tree_leaves_with_path(trained)[int(logs["bad_leaf"])]
         leaf = f", the first gradient that is not is that of {jax.tree_util.keystr(path, simple=True, separator='/')}"
-    listed = [int(r) for r in rows if r >= 0][:10]
+    listed = [_list_of(parts, int(row)) for row in rows if row >= 0][:10]
     before = f", the last of {skipped + 1} in a row" if skipped else ""
     sealed = checkpoint.steps(folder)
     good = f"the last good checkpoint is that of step {sealed[-1]}" if sealed else "there is no checkpoint yet"
     skip = "" if skipped else ", or set non_finite: skip to pass over such steps"
     return (
         f"step {number}{before}: {what} not finite{leaf}; training lists "
-        f"{listed} ...; the step was not applied, {good}. Lower optimizer.learning_rate, or clip gradients "
+        f"{', '.join(listed)} ...; the step was not applied, {good}. Lower optimizer.learning_rate, or clip gradients "
         f"(optimizer.clip){skip}"
     )

@@ -16,7 +16,8 @@ from mobjrec import evaluate, gram
 from mobjrec.config import Config, load, plain
 from mobjrec.errors import RunFolderError
 from mobjrec.reading import objectives_of
-from mobjrec.record import Status, rows, state
+from mobjrec.record import Status, rows, starts_of, state
+from mobjrec.record import timing as seconds
 from mobjrec.report import number
 from mobjrec.resume import flat, result
 from mobjrec.types import Objective
@@ -35,12 +36,13 @@ def one(folder: Path) -> Group:
     over = result(folder)
     objectives = objectives_of(_config(folder))
     parts: list[Any] = [Text(told(folder, status, over)), losses(train), valid(record, objectives)]
+    timing = over["timing"] if over else seconds(starts_of(folder))
+    if timing:
+        so_far = "" if over else " up to the last save or evaluation"
+        parts.append(Text(f"seconds{so_far}: " + ", ".join(f"{name} {value:.1f}" for name, value in timing.items())))
     if over:
-        seconds = ", ".join(f"{name} {value:.1f}" for name, value in over["timing"].items())
         feed = over["feed"]
-        parts.append(
-            Text(f"seconds: {seconds}\npadding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes")
-        )
+        parts.append(Text(f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes"))
     parts.append(Text(conflicts(train)) if train else None)
     return Group(*(part for part in parts if part is not None))
 

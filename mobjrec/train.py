@@ -153,22 +153,28 @@ def run(
                     break
             if standing.best is None:
                 saver.save(used(state), number, choice.sealed(standing, rules), name=BEST, keep=1, last=True)
-        final, sealed = checkpoint.best(folder, used(state))
-        last = evaluated(parts, final, "test", clock)
-        noted(log, parts, number, "test", last)
-        rows = list(record.rows(folder))
-        result = {
-            "steps": number,
-            "told": choice.told(standing, rules, number, parts.steps),
-            **table(rows, parts, last),
-            "timing": log.timed(clock),
-            "feed": feed_numbers(rows, sizes),
-            "chosen": sealed["step"],
-            "scale": evaluate.scale_of(parts, final["params"], final["memory"]),
-        }
+        told = choice.told(standing, rules, number, parts.steps)
+        result = {"steps": number, "told": told, **measured(log, parts, sizes, number, used(state), clock)}
         log.finish(result)
         link.lead({"result": resume.result(folder)})
         return result
+
+
+def measured(
+    log: record.Record, parts: Parts, sizes: tuple, number: int, like: dict[str, Tree], clock: dict[str, float]
+) -> dict[str, Any]:
+    """What the best step, which has the form of `like`, is worth on the test split, and what the run took."""
+    final, sealed = checkpoint.best(log.folder, like)
+    last = evaluated(parts, final, "test", clock)
+    noted(log, parts, number, "test", last)
+    rows = list(record.rows(log.folder))
+    return {
+        **table(rows, parts, last),
+        "timing": log.timed(clock),
+        "feed": feed_numbers(rows, sizes),
+        "chosen": sealed["step"],
+        "scale": evaluate.scale_of(parts, final["params"], final["memory"]),
+    }
 
 
 def fed(parts: Parts, sizes: tuple[Size, ...], multiple: int, start: int, stop: int, link: Link) -> Iterator[Loaded]:

@@ -36,6 +36,7 @@ def made(folder: Path, changes: list[str] = [], finish: bool = True) -> Path:  #
             table = {"click/auc": {"after": 0.7, "own": True}, "click:satisfaction/auc": {"after": 0.1, "own": False}}
             log.finish({"steps": 4, "chosen": 2, "timing": timing, "feed": feed, "table": table, "scale": {}})
         else:
+            log.timed({"train": 1.25, "save": 0.5})
             log.write(4, "eval", {"test/click/auc": 0.5})
     return folder
 
@@ -57,6 +58,7 @@ def test_a_run_is_told_in_words_curves_and_conflicts(tmp_path):
 def test_a_run_that_is_not_over_says_what_goes_on(tmp_path):
     folder = made(tmp_path / "run", finish=False)
     assert "stopped at step 4; the same `mobjrec train` goes on" in printed(show.one(folder))
+    assert "seconds up to the last save or evaluation: train 1.2, save 0.5" in printed(show.one(folder))
     with record.open(folder, ""):
         assert "at step 4, process" in printed(show.one(folder))
     assert "apart in" in printed(show.one(folder))

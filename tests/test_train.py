@@ -117,7 +117,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_all_of_it(policy, pas
     said = r"step %d%s: the loss of (click|recall|satisfaction).* is not finite, the first gradient that is not is that of "
     said = said % (len(found), f", the last of {passed + 1} in a row" if passed else "")
     assert re.match(
-        said + r"item/\S+; training lists \[\d+, .*not applied, the last good checkpoint is that of", str(error.value)
+        said
+        + r"item/\S+; training lists \d+ \(user u\d+, list \d+\), .*not applied, the last good checkpoint is that of",
+        str(error.value),
     )
     assert f"that of step {last}. " in str(error.value) and ("non_finite: skip" in str(error.value)) == (not passed)
     # What a step that is passed over leaves is what was there.
