@@ -44,7 +44,7 @@ def index(signals: tuple[str, ...], explicit: str, head: str = "", ridge: float 
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> tuple[Array, Array, Tree]:
         x, y, known, answered = _given(batch, memory)
         # Of the sums so far, not of this batch's: every device has its own lists, and all have the same sums.
-        target = jax.lax.stop_gradient(x @ index_weights(memory, ridge))
+        target = x @ index_weights(memory, ridge)
         found = losses.squared(outputs.scores[head], target, where=known, weights=batch.weights)
         count = jnp.where(answered, batch.weights, 0.0)
         squares = jnp.einsum("bl,bls,blt->st", count, x, x, precision="highest")

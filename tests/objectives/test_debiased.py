@@ -64,6 +64,16 @@ def test_a_click_weighs_the_inverse_of_its_slots_propensity(given, scored, now):
     np.testing.assert_allclose(one.predict(scored(click=SCORES), (), ()), SCORES, rtol=1e-6)
 
 
+def test_what_was_not_clicked_or_has_no_slot_weighs_one(batch_of, scored, now):
+    one = OBJECTIVES["inverse_propensity, one item at a time"]
+    given = batch_of({"click": [[1, 0, 1]]}, position=[[2, 2, -1]])
+    value, _, _ = one.value(scored(click=[[0.0, 1.0, 2.0]]), given, (), (), now())
+    # The click in slot 2 counts four times.
+    np.testing.assert_allclose(
+        value, [-(4 * np.log(0.5) + np.log(sigmoid(-1.0)) + np.log(sigmoid(2.0))) / 3], rtol=1e-5
+    )
+
+
 def test_inverse_propensities_give_the_loss_of_clicks_that_everybody_saw(batch_of, scored, now):
     draw = np.random.default_rng(1)
     lists, items = 4000, 4
