@@ -23,12 +23,7 @@ def side(table: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.n
             columns.append(Column(name, size, values.shape[1]))
     given = [_column(table.numbers, name, f"model.{own}.numbers") for name in wanted.numbers]
     numbers = [_scaled(values, values, train) for values in given]
-    count = len(train)
-    return (
-        np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
-        np.stack(numbers, 1) if numbers else np.zeros((count, 0), np.float32),
-        SideSpec(bool(wanted.text), tuple(columns), tuple(wanted.numbers)),
-    )
+    return *_joined(ids, numbers, len(train)), SideSpec(bool(wanted.text), tuple(columns), tuple(wanted.numbers))
 
 
 def outside(table: Table, known: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +51,13 @@ def outside(table: Table, known: Table, wanted: Input, own: str, train: np.ndarr
     features = [
         _scaled(table.numbers.get(name, np.full(count, np.nan)), known.numbers[name], train) for name in wanted.numbers
     ]
+    return _joined(ids, features, count)
+
+
+def _joined(ids: list[np.ndarray], numbers: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     return (
         np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
-        np.stack(features, 1) if features else np.zeros((count, 0), np.float32),
+        np.stack(numbers, 1) if numbers else np.zeros((count, 0), np.float32),
     )
 
 
