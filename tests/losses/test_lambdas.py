@@ -1,6 +1,8 @@
 """Lambda losses beside the reference, and every swap weight beside the metric of the list with two items swapped."""
 
 import functools
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,10 @@ import numpy as np
 import pytest
 
 from mobjrec import losses, metrics
+from mobjrec.config import load
+from mobjrec.errors import UserError
 from mobjrec.losses import lambdas, pairs
+from mobjrec.resolve import complete
 
 
 def pairs_sum(loss, **settings):
@@ -164,3 +169,17 @@ def test_a_shift_of_all_scores_changes_nothing_and_the_better_order_costs_less()
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         losses.lambda_loss(jnp.zeros(3), jnp.zeros(3), where=jnp.ones(3, bool), **settings)
+
+
+@pytest.mark.parametrize(
+    "loss", [{"use": "lambda_rank", "k": 10}, {"use": "lambda_loss", "metric": "precision", "k": 5}]
+)
+def test_a_config_names_the_metric_and_its_cut(loss):
+    config = load(Path(__file__).parents[1] / "tiny.yaml", [f"objectives.click.loss={json.dumps(loss)}"])
+    assert complete(config).objectives["click"].settings["loss"] == loss
+
+
+def test_a_config_with_another_metric_is_refused():
+    config = load(Path(__file__).parents[1] / "tiny.yaml", ["objectives.click.loss={use: lambda_loss, metric: auc}"])
+    with pytest.raises(UserError, match=r'loss\.metric: found text "auc"; expected "ndcg"'):
+        complete(config)
