@@ -215,11 +215,10 @@ def _first_relevant(found: Ranked) -> Array:
     if found.ties is None:
         hits = found.labels > 0
         return (hits & (jnp.cumsum(hits, axis=-1) == 1)).astype(found.labels.dtype)
-    before, relevant, size, above = _of_runs(found)
-    mine = (before == 0) & (relevant > 0)
-    # Drawn one by one from the first run that holds any: none so far, then one.
-    misses = jnp.where(mine, jnp.maximum(size - relevant - above, 0) / (size - above), 1.0)
-    return jnp.where(mine, _product_before(misses) * relevant / (size - above), 0.0)
+    _, relevant, size, above = _of_runs(found)
+    # Drawn one by one: none so far, then one. Behind a run that holds any, none so far is not likely but impossible.
+    misses = jnp.maximum(size - relevant - above, 0) / (size - above)
+    return _product_before(misses) * relevant / (size - above)
 
 
 def _product_before(values: Array) -> Array:

@@ -152,6 +152,14 @@ def test_every_pooled_metric_refuses_what_does_not_fit(name):
         metric.update(metric.init(), scores, scores, np.ones((2, 3), np.int32))
 
 
+def test_a_probability_on_an_edge_is_in_the_bin_below_and_zero_in_the_first():
+    where = np.ones((1, 2), bool)
+    # One of the two is right: together in a bin their errors cancel, in two bins they add up.
+    for p, apart in (([0.45, 0.5], 0.05), ([0.0, 0.05], 0.95), ([0.5, 0.55], 0.5 + 0.55)):
+        found = of(pooled.ece(), np.array([p]), np.array([[1.0, 0.0]]), where)
+        assert found == pytest.approx(apart / 2), p
+
+
 def test_fewer_than_one_bin_is_refused():
     with pytest.raises(ValueError, match="bins is 0; it must be at least 1"):
         pooled.ece(bins=0)
