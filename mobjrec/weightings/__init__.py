@@ -13,30 +13,62 @@ is not finite, and the step then changes nothing. With one objective there is no
 | chebyshev, smooth_chebyshev | losses | every weakly Pareto-optimal point for some preference | unequal scales |
 | famo | losses, before and after the step | the smallest log decrease is raised | decay holds it near equal |
 | constrained | losses | bounds hold at a fixed point | no model that meets the bounds |
+| gradnorm | Gram matrix's diagonal, losses | none | first losses that are not typical |
 | mgda | Gram matrix | no objective gets worse to first order | follows the smallest gradient |
+| pe_ltr | Gram matrix | stationary for weights of at least the bounds | as mgda, and may hurt |
+| pcgrad, gradvac | Gram matrix, a random order | two objectives: none is hurt (pcgrad) | three and more may be hurt |
+| cagrad | Gram matrix | c < 1: the mean's minimiser | a long gradient is the mean; may hurt |
+| imtl_g | Gram matrix | equal projections on unit gradients | may hurt all at once; dependent gradients |
+| config | Gram matrix | equal positive cosines, if independent | dependent or opposite gradients |
+| nash_mtl, fairgrad | Gram matrix | every objective gains | near Pareto stationarity weights grow |
+| aligned_mtl | Gram matrix | the aligned system's condition number is 1 | near dependence it stands still; may hurt |
+| upgrad, dualproj | Gram matrix | no objective gets worse to first order | unequal lengths still decide |
+| sdmgrad | Gram matrix | between mgda and the mean | as mgda; may hurt |
 """
 
+from mobjrec.weightings.aligned_mtl import aligned_mtl
+from mobjrec.weightings.cagrad import cagrad
 from mobjrec.weightings.chebyshev import chebyshev, smooth_chebyshev
 from mobjrec.weightings.constrained import constrained
+from mobjrec.weightings.dual_cone import dualproj, upgrad
 from mobjrec.weightings.dwa import dwa
+from mobjrec.weightings.equal_angles import config, imtl_g
 from mobjrec.weightings.famo import famo
 from mobjrec.weightings.fixed import equal, static
 from mobjrec.weightings.gls import gls
+from mobjrec.weightings.gradnorm import gradnorm
 from mobjrec.weightings.mgda import mgda
+from mobjrec.weightings.nash import fairgrad, nash_mtl
+from mobjrec.weightings.pcgrad import gradvac, pcgrad
+from mobjrec.weightings.pe_ltr import pe_ltr
 from mobjrec.weightings.rlw import rlw
+from mobjrec.weightings.sdmgrad import sdmgrad
 from mobjrec.weightings.uncertainty import imtl_l, uncertainty
 
 __all__ = [
+    "aligned_mtl",
+    "cagrad",
     "chebyshev",
+    "config",
     "constrained",
+    "dualproj",
     "dwa",
     "equal",
+    "fairgrad",
     "famo",
     "gls",
+    "gradnorm",
+    "gradvac",
+    "imtl_g",
     "imtl_l",
     "mgda",
+    "nash_mtl",
+    "pcgrad",
+    "pe_ltr",
     "rlw",
+    "sdmgrad",
     "smooth_chebyshev",
     "static",
     "uncertainty",
+    "upgrad",
 ]

@@ -1,5 +1,6 @@
 """The few small exact solvers that weightings share: fixed shapes, inside jit and vmap, scale-free."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,8 +19,8 @@ class Solution(NamedTuple):
 class Unit(NamedTuple):
     """Rows g_k made u_k = g_k / n_k of length 1, so that no row drowns in another's rounding.
 
-    cosines: [K, K]   price: [K], the shortest row's length over n_k; a point sum_k v_k u_k of the hull has
-    price . v = 1 and weights price * v
+    cosines: [K, K]   price: [K], the shortest row's length over n_k; a point sum_k v_k u_k of the hull, in lengths of the
+    shortest row, has price . v = 1 and weights price * v
     """
 
     cosines: Array
@@ -27,10 +28,7 @@ class Unit(NamedTuple):
 
 
 class Corral(NamedTuple):
-    """Wolfe's state. point: [K], of the hull, in lengths of the shortest row   inside: [K] bool, rows it may use
-
-    seek: a new row is due
-    """
+    """Wolfe's state. point: [K], >= 0   inside: [K] bool, rows it may use   seek: a new row is due"""
 
     point: Array
     inside: Array
@@ -48,7 +46,6 @@ def nearest_point(gram: Array, present: Array) -> Solution:
     off after 100 steps on ordinary matrices.
     """
     count = len(gram)
-    epsilon = jnp.finfo(gram.dtype).eps
     gram = jnp.where(present[:, None] & present[None, :], gram, 0.0)
     squares = jnp.where(present, jnp.diagonal(gram), jnp.inf)
     shortest = jnp.argmin(squares)
@@ -57,10 +54,61 @@ def nearest_point(gram: Array, present: Array) -> Solution:
     solved = ~jnp.any(present) | ~(squares[shortest] > 0)
 
     def violation(point: Array) -> Array:
-        """[K], by how much a row's product with the point is below what it must be, rounding forgiven."""
         slope = rows.cosines @ point
-        allowed = 8 * count * epsilon * (jnp.abs(rows.cosines) @ jnp.abs(point))
-        return jnp.where(present, rows.price * (point @ slope) - slope - allowed, -jnp.inf)
+        below = rows.price * (point @ slope) - slope - rounding(rows.cosines, point)
+        return jnp.where(present, below, -jnp.inf)
+
+    def whole(point: Array) -> Array:
+        return point / jnp.sum(rows.price * point)
+
+    start = jax.nn.one_hot(shortest, count, dtype=gram.dtype)
+    point = active_set(start, solved, violation, lambda inside: affine_point(rows, inside), whole)
+    weights = jnp.where(jnp.any(present), jnp.where(solved, start, rows.price * point), 0.0)
+    return Solution(weights, residual(gram, present, weights))
+
+
+def shifted_point(gram: Array, present: Array, own: Array | float, shift: Array) -> Array:
+    """Weights v [K] of the point nearest to 0 in the hull of own * g_k + sum_j shift_j g_j. shift [K], 0 where absent."""
+    rows = own * jnp.eye(len(gram), dtype=gram.dtype) + shift[None, :]
+    return nearest_point(rows @ gram @ rows.T, present).weights
+
+
+def cone_point(cosines: Array, present: Array, start: Array) -> Array:
+    """y [K] >= 0 such that x = sum_k (start_k + y_k) u_k is nearest to sum_k start_k u_k of all x with u_k . x >= 0.
+
+    The projection on the dual cone of the present unit rows u_k, which have these cosines [K, K]; 0 where absent.
+    Lawson & Hanson 1974, chapter 23: at the solution y_k is 0 or u_k . x is.
+    """
+    target = cosines @ start
+
+    def violation(point: Array) -> Array:
+        below = -(cosines @ point + target) - rounding(cosines, point) - rounding(cosines, start)
+        return jnp.where(present, below, -jnp.inf)
+
+    def free_point(inside: Array) -> Array:
+        return jnp.where(inside, jnp.linalg.solve(bounded(cosines, inside), jnp.where(inside, -target, 0.0)), 0.0)
+
+    return active_set(jnp.zeros_like(start), jnp.zeros((), bool), violation, free_point, lambda point: point)
+
+
+def rounding(cosines: Array, point: Array) -> Array:
+    """[K], how far a product of rows with the point may be off by rounding alone."""
+    return 8 * len(point) * jnp.finfo(point.dtype).eps * (jnp.abs(cosines) @ jnp.abs(point))
+
+
+def active_set(
+    start: Array,
+    solved: Array,
+    violation: Callable[[Array], Array],
+    optimum: Callable[[Array], Array],
+    whole: Callable[[Array], Array],
+) -> Array:
+    """The point [K] >= 0 that no row violates, from `start` on: rows come in one by one, and go where they turn negative.
+
+    violation: point -> [K], by how much a row asks to come in, <= 0 where it does not   optimum: rows inside [K] -> the
+    best point of these rows alone, entries of any sign   whole: what holds of a point is made to hold again
+    """
+    count = len(start)
 
     def add(at: Corral) -> Corral:
         gap = violation(at.point)
@@ -69,14 +117,14 @@ def nearest_point(gram: Array, present: Array) -> Solution:
         return at._replace(inside=jnp.where(done, at.inside, at.inside | fresh), seek=done, done=done)
 
     def shrink(at: Corral) -> Corral:
-        affine = affine_point(rows, at.inside)
-        falls = at.inside & (affine <= 0)
-        room = jnp.where(falls, at.point / jnp.where(falls & (at.point > affine), at.point - affine, 1.0), jnp.inf)
-        whole = ~jnp.any(falls)
-        share = jnp.where(whole, 1.0, jnp.clip(jnp.min(room), 0.0, 1.0))
+        best = optimum(at.inside)
+        falls = at.inside & (best <= 0)
+        room = jnp.where(falls, at.point / jnp.where(falls & (at.point > best), at.point - best, 1.0), jnp.inf)
+        stays = ~jnp.any(falls)
+        share = jnp.where(stays, 1.0, jnp.clip(jnp.min(room), 0.0, 1.0))
         inside = at.inside & ~(falls & (room <= jnp.min(room)))
-        point = jnp.where(inside, jnp.maximum(at.point + share * (affine - at.point), 0.0), 0.0)
-        return at._replace(point=point / jnp.sum(rows.price * point), inside=inside, seek=whole)
+        point = jnp.where(inside, jnp.maximum(at.point + share * (best - at.point), 0.0), 0.0)
+        return at._replace(point=whole(point), inside=inside, seek=stays)
 
     def go_on(at: Corral) -> Array:
         return ~at.done & (at.rounds < 6 * count + 20)
@@ -84,11 +132,8 @@ def nearest_point(gram: Array, present: Array) -> Solution:
     def turn(at: Corral) -> Corral:
         return jax.lax.cond(at.seek, add, shrink, at)._replace(rounds=at.rounds + 1)
 
-    start = jax.nn.one_hot(shortest, count, dtype=gram.dtype)
     first = Corral(start, start > 0, jnp.ones((), bool), solved, jnp.zeros((), jnp.int32))
-    found = jax.lax.while_loop(go_on, turn, first)
-    weights = jnp.where(jnp.any(present), jnp.where(solved, start, rows.price * found.point), 0.0)
-    return Solution(weights, residual(gram, present, weights))
+    return jax.lax.while_loop(go_on, turn, first).point
 
 
 def residual(gram: Array, present: Array, weights: Array) -> Array:
@@ -111,9 +156,14 @@ def unit_rows(gram: Array, present: Array) -> Unit:
 def affine_point(rows: Unit, inside: Array) -> Array:
     """The point nearest to 0 in the affine hull of the rows inside, [K]: parts may be negative, price . v = 1."""
     count = len(rows.price)
-    both = inside[:, None] & inside[None, :]
-    matrix = jnp.where(both, rows.cosines, 0.0) + jnp.diag(jnp.where(inside, 0.0, 1.0))
+    matrix = bounded(rows.cosines, inside)
     border = jnp.where(inside, rows.price, 0.0)
     system = jnp.block([[matrix, border[:, None]], [border[None, :], jnp.zeros((1, 1), rows.price.dtype)]])
     right = jnp.zeros(count + 1, rows.price.dtype).at[count].set(1.0)
     return jnp.where(inside, jnp.linalg.solve(system, right)[:count], 0.0)
+
+
+def bounded(cosines: Array, inside: Array) -> Array:
+    """The cosines of the rows inside; an identity for the others."""
+    both = inside[:, None] & inside[None, :]
+    return jnp.where(both, cosines, 0.0) + jnp.diag(jnp.where(inside, 0.0, 1.0))

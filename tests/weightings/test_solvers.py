@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobjrec.weightings.solvers import nearest_point, residual
+from mobjrec.weightings.cagrad import cagrad_weights
+from mobjrec.weightings.nash import fair_weights
+from mobjrec.weightings.solvers import cone_point, nearest_point, residual
 
 solve = jax.jit(nearest_point)
 
@@ -161,3 +163,73 @@ def test_residual_names_the_violation():
     # d = (1, 0): g_2 . d = 0 where |d|^2 = 1 is due; in units of the longer row's 4.
     np.testing.assert_allclose(residual(gram, jnp.array([True, True]), jnp.array([1.0, 0.0])), 0.25)
     np.testing.assert_allclose(residual(gram, jnp.array([True, False]), jnp.array([1.0, 0.0])), 0.0)
+
+
+def projected(rows, start):
+    """The point [P] nearest to start @ rows of all x with rows @ x >= 0: the best of those that supports leave free."""
+    target, best = start @ rows, None
+    for size in range(len(rows) + 1):
+        for support in combinations(range(len(rows)), size):
+            tight = rows[list(support)]
+            x = target - np.linalg.pinv(tight) @ (tight @ target) if size else target
+            nearer = best is None or np.linalg.norm(x - target) < np.linalg.norm(best - target)
+            if nearer and (rows @ x >= -1e-9).all():
+                best = x
+    return best
+
+
+def test_the_point_of_the_dual_cone_is_that_of_the_best_support():
+    kinds, count = ("plain", "duplicate", "opposite", "zero", "alike"), 5
+    rows = np.stack([drawn(count, (3, 7)[seed % 2], seed, kind)[:, :3] for kind in kinds for seed in range(8)])
+    length = np.linalg.norm(rows, axis=2, keepdims=True)
+    rows = rows / np.where(length > 0, length, 1.0)
+    starts = np.random.default_rng(1).normal(size=(len(rows), count))
+    with jax.enable_x64(True):
+        cosines = np.einsum("nkp,nlp->nkl", rows, rows)
+        points = np.asarray(jax.jit(jax.vmap(cone_point))(cosines, np.ones((len(rows), count), bool), starts))
+    assert (points >= 0).all() and (points.max(axis=1) > 0.1).any()
+    for row, start, point in zip(rows, starts, points, strict=True):
+        np.testing.assert_allclose((start + point) @ row, projected(row, start), atol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def thirty_two():
+    """Gram matrices of 32 gradients each, from in one half-space to all around 0."""
+    random = np.random.default_rng(2)
+    jacobians = random.normal(size=(20, 32, 40)) + random.uniform(0, 2, (20, 1, 1))
+    return np.einsum("nkp,nlp->nkl", jacobians, jacobians)
+
+
+def test_many_objectives_in_the_dual_cone_are_optimal_to_1e_6(thirty_two):
+    length = np.sqrt(np.einsum("nkk->nk", thirty_two))
+    cosines = (thirty_two / length[:, :, None] / length[:, None, :]).astype(np.float32)
+    starts = np.random.default_rng(3).normal(size=(20, 32)).astype(np.float32)
+    points = np.asarray(jax.jit(jax.vmap(cone_point))(cosines, np.ones((20, 32), bool), starts), np.float64)
+    products = np.einsum("nkl,nl->nk", cosines.astype(np.float64), points + starts)
+    size = np.abs(points + starts).sum(1, keepdims=True)
+    assert (points >= 0).all() and (points > 0).any()
+    assert (products >= -1e-6 * size).all() and (np.abs(products * points) <= 1e-6 * size**2).all()
+
+
+def test_many_objectives_bargain_to_1e_6(thirty_two):
+    with jax.enable_x64(True):
+        solve = jax.jit(jax.vmap(fair_weights, in_axes=(0, None, None)))
+        for power in (0.5, 1.0, 2.0):
+            found = solve(thirty_two, np.ones(32, bool), power)
+            weights = np.asarray(found.weights)
+            assert found.residual.max() < 1e-9
+            np.testing.assert_allclose(np.einsum("nkl,nl->nk", thirty_two, weights), weights**-power, rtol=1e-6)
+
+
+def test_the_best_of_many_objectives_near_the_mean_is_optimal_to_1e_6(thirty_two):
+    with jax.enable_x64(True):
+        solve = jax.jit(jax.vmap(cagrad_weights, in_axes=(0, None, None)))
+        weights = np.asarray(solve(thirty_two, np.ones(32, bool), 0.4))
+    part, mean = weights - 1 / 32, np.full(32, 1 / 32)
+    long = np.sqrt(np.einsum("nk,nkl,nl->n", part, thirty_two, part))
+    np.testing.assert_allclose(long, 0.4 * np.sqrt(mean @ thirty_two @ mean), rtol=1e-6)
+    # Optimal where no objective with a weight gains more than the least helped one.
+    gains = np.einsum("nkl,nl->nk", thirty_two, weights)
+    share = part / part.sum(1, keepdims=True)
+    scale = np.einsum("nkk->nk", thirty_two).max(1)
+    assert (share >= 0).all() and ((share * gains).sum(1) - gains.min(1) <= 1e-6 * scale).all()

@@ -22,12 +22,27 @@ CLAIMS = {
     "smooth_chebyshev": set(),
     "famo": {"convex", "scale_invariant"},
     "constrained": set(),
+    "gradnorm": set(),
+    "pe_ltr": {"convex", "scale_invariant"},
+    "pcgrad": {"scale_invariant"},
+    "gradvac": {"scale_invariant"},
+    "cagrad": {"scale_invariant"},
+    "imtl_g": {"scale_invariant"},
+    "config": {"scale_invariant"},
+    "nash_mtl": {"non_conflicting", "scale_invariant"},
+    "fairgrad": {"non_conflicting", "scale_invariant"},
+    "aligned_mtl": {"scale_invariant"},
+    "upgrad": {"non_conflicting", "scale_invariant"},
+    "dualproj": {"non_conflicting", "scale_invariant"},
+    "sdmgrad": {"convex", "scale_invariant"},
     "mgda": {"convex", "non_conflicting", "scale_invariant", "stationary"},
 }
 INFINITY = float("inf")
 BUILT = {
     "static": lambda: weightings.static((1.0, 2.0, 0.0, 0.5)),
     "chebyshev": lambda: weightings.chebyshev((1.0, 2.0, 0.5, 0.5), share_of_all=0.1),
+    "pe_ltr": lambda: weightings.pe_ltr((0.3, 0.1, 0.0, 0.2)),
+    "upgrad": lambda: weightings.upgrad((1.0, 2.0, 0.5, 0.5)),
     "constrained": lambda: weightings.constrained((INFINITY, 0.5, 1.5, INFINITY)),
 }
 

@@ -1,0 +1,36 @@
+"""Between the mean gradient and the one that helps the least helped objective most."""
+
+from mobjrec.types import Array, PerObjective, Signals, Weighting
+from mobjrec.weightings.given import check_at_least_0, check_count, check_preference, shares, sound
+from mobjrec.weightings.solvers import shifted_point
+
+
+def sdmgrad(pull: float = 0.3, preference: PerObjective = ()) -> Weighting:
+    """Weights (v + pull p) / (1 + pull), v the hull's weights that make sum_k v_k g_k + pull g_p shortest. Xiao, Ban & Ji
+    2023 (SDMGrad), eq. 4 with the gradients of one batch and the inner problem solved.
+
+    g_p is the preferred mean (`preference` over its sum, all alike if not given). pull, lambda in the paper: 0 is
+    `mgda`, a large one the mean. Every objective gains at least |d|^2 less what the pull costs; it may be hurt. The
+    paper's inner loop of 20 steps at the rate 10 swings around this solution. Invariant to one factor on all losses.
+    Breaks like `mgda` where gradients' lengths differ. ValueError unless 0 <= pull < inf and preferences are one an
+    objective, finite, not negative nor all 0.
+    """
+    check_at_least_0("pull", pull)
+    if preference:
+        check_preference("preference", preference)
+
+    def init(count: int) -> tuple[()]:
+        check_count("preference", preference, count)
+        return ()
+
+    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
+        signals = sound(signals)
+        return sdmgrad_weights(signals.gram, signals.present, shares(preference, signals), pull), state
+
+    return Weighting(init, update, needs_gram=True)
+
+
+def sdmgrad_weights(gram: Array, present: Array, preference: Array, pull: Array | float) -> Array:
+    """[K] weights that sum to 1."""
+    point = shifted_point(gram, present, 1.0, pull * preference)
+    return (point + pull * preference) / (1.0 + pull)
