@@ -135,22 +135,18 @@ def told(content: dict[str, Any]) -> Group:
         grid = Grid(
             title=f"{run} against {content['first']}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
         )
-        for name in (
-            "metric",
-            "first",
-            "run",
-            "difference",
-            f"{LEVEL:.0%} interval",
-            "p",
-            "p (Holm)",
-            "lists",
-            "left out",
-        ):
-            grid.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name == "metric")
+        # In 80 columns no number may be cut; p before correction is in the JSON.
+        grid.add_column("metric", overflow="fold")
+        for name in ("first", "run", "differs", f"{LEVEL:.0%} interval", "p (Holm)", "lists"):
+            grid.add_column(name, justify="right", no_wrap=True)
         for row in rows:
-            shown = [number(row.first), number(row.value), f"{row.difference:+.4f}", f"{row.low:+.4f} {row.high:+.4f}"]
-            grid.add_row(Text(row.metric), *shown, number(row.p), number(row.holm), str(row.lists), str(row.left_out))
+            shown = [number(row.first), number(row.value), f"{row.difference:+.4f}", f"{row.low:+.3f} {row.high:+.3f}"]
+            grid.add_row(Text(row.metric), *shown, number(row.holm), str(row.lists))
         parts.append(grid)
+        gone = [f"{row.metric} {row.left_out}" for row in rows if row.left_out]
+        parts += (
+            [Text(f"lists left out, the metric being undefined in one of the two: {', '.join(gone)}")] if gone else []
+        )
     said = (
         f"{content['split']} split, {content['lists']} lists, paired; interval: bootstrap over lists; p: random signs of the "
         f"differences; Holm: over all {len(content['rows'])} rows; {content['draws']} draws, seed {content['seed']}"
