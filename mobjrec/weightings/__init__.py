@@ -24,14 +24,19 @@ is not finite, and the step then changes nothing. With one objective there is no
 | aligned_mtl | Gram matrix | the aligned system's condition number is 1 | near dependence it stands still; may hurt |
 | upgrad, dualproj | Gram matrix | no objective gets worse to first order | unequal lengths still decide |
 | sdmgrad | Gram matrix | between mgda and the mean | as mgda; may hurt |
+| epo | Gram matrix, losses | the ray r_1 L_1 = ... = r_K L_K | a ray that misses the front; far off the ray |
+| smoothed, every | what their `of` reads | less noise, fewer solutions; not `of`'s of one step | |
+| normalised | what its `of` reads | no loss's scale decides | losses near 0 |
 """
 
 from mobjrec.weightings.aligned_mtl import aligned_mtl
 from mobjrec.weightings.cagrad import cagrad
 from mobjrec.weightings.chebyshev import chebyshev, smooth_chebyshev
+from mobjrec.weightings.combinators import every, normalised, smoothed
 from mobjrec.weightings.constrained import constrained
 from mobjrec.weightings.dual_cone import dualproj, upgrad
 from mobjrec.weightings.dwa import dwa
+from mobjrec.weightings.epo import epo
 from mobjrec.weightings.equal_angles import config, imtl_g
 from mobjrec.weightings.famo import famo
 from mobjrec.weightings.fixed import equal, static
@@ -53,7 +58,9 @@ __all__ = [
     "constrained",
     "dualproj",
     "dwa",
+    "epo",
     "equal",
+    "every",
     "fairgrad",
     "famo",
     "gls",
@@ -63,11 +70,13 @@ __all__ = [
     "imtl_l",
     "mgda",
     "nash_mtl",
+    "normalised",
     "pcgrad",
     "pe_ltr",
     "rlw",
     "sdmgrad",
     "smooth_chebyshev",
+    "smoothed",
     "static",
     "uncertainty",
     "upgrad",

@@ -17,7 +17,9 @@ from mobjrec.types import Signals
 from mobjrec.weightings.aligned_mtl import aligned_weights
 from mobjrec.weightings.cagrad import cagrad_weights
 from mobjrec.weightings.dual_cone import dualproj_weights, upgrad_weights
+from mobjrec.weightings.epo import adjustment, epo_weights
 from mobjrec.weightings.equal_angles import config_weights, imtl_g_weights
+from mobjrec.weightings.linear import linear_program
 from mobjrec.weightings.nash import fair_weights
 from mobjrec.weightings.pcgrad import gradvac_weights, pcgrad_weights
 from mobjrec.weightings.pcgrad import orders as draw
@@ -179,6 +181,51 @@ def test_the_mean_over_all_orders_of_pcgrad_is_the_published_one(book):
             assert np.linalg.norm(weights @ jacobian - entry["vector"]) <= entry["tol_vector"]
 
 
+def preferred(book):
+    """EPO's entries, and weights, anchors and how uneven the losses are, of each."""
+    entries = [e for e in book["entries"] if (e["method"], e["kind"]) == ("EPO", "exact")]
+    jacobians = [np.array(book["matrices"][e["matrix"]]["J"]) for e in entries]
+    grams, present = np.zeros((len(entries), COUNT, COUNT)), np.zeros((len(entries), COUNT), bool)
+    for place, jacobian in enumerate(jacobians):
+        count = len(jacobian)
+        grams[place, :count, :count], present[place, :count] = jacobian @ jacobian.T, True
+    losses, wish = (np.stack([filled(e["params"][key]) for e in entries]) for key in ("losses", "preference"))
+    return entries, jacobians, (grams, present, losses, wish)
+
+
+@pytest.mark.parametrize("dtype, allowed", [(np.float64, 1e-8), (np.float32, 1e-4)])
+def test_published_programs_of_exact_preferences(book, dtype, allowed):
+    entries, jacobians, given = preferred(book)
+    with jax.enable_x64(dtype == np.float64):
+        given = [one if one.dtype == bool else one.astype(dtype) for one in given]
+        solve = jax.jit(jax.vmap(lambda *one: (epo_weights(*one, 1e-4), adjustment(*one[1:]))))
+        solutions, (uneven, anchors) = jax.tree.map(np.asarray, solve(*given))
+    assert len(entries) == 88
+    for entry, jacobian, row, mu, anchor in zip(entries, jacobians, solutions.weights, uneven, anchors, strict=True):
+        count, weights = len(jacobian), row[: len(jacobian)].astype(np.float64)
+        gram = jacobian @ jacobian.T / (jacobian**2).sum(1).max()
+        np.testing.assert_allclose(mu, entry["mu"], atol=allowed)
+        np.testing.assert_allclose(anchor[:count], entry["anchor"], atol=allowed)
+        balance, gains = entry["mode"] == "balance", gram @ np.array(entry["anchor"])
+        objective = weights @ gains if balance else (gram @ weights).sum()
+        assert abs(objective - entry["lp_objective"]) < allowed, (entry["matrix"], entry["mode"], objective)
+        weighted = np.array(entry["params"]["losses"]) * np.array(entry["params"]["preference"])
+        bounds = np.where(gains > 0, -2.0, gains) if balance and (gains > 0).any() else np.zeros(count)
+        bounds = np.where(balance & (weighted >= weighted.max()), 0.0, bounds)
+        assert (gram @ weights >= bounds - allowed).all() and abs(weights.sum() - 1) < allowed
+        assert (weights >= 0).all() and (row[count:] == 0).all()
+
+
+def test_a_program_without_a_solution_is_told_by_its_residual():
+    cost, matrix = np.float32([1.0, 2.0, 0.0]), np.float32([[1.0, 1.0, 0.0], [1.0, 0.0, -1.0]])
+    solve = jax.jit(linear_program)
+    # The weight of the cheaper one is at least 1/4; all of it is best.
+    found = solve(cost, matrix, np.float32([1.0, 0.25]))
+    np.testing.assert_allclose(found.weights, [1.0, 0.0, 0.75], atol=1e-5)
+    assert found.residual < 1e-5
+    assert solve(cost, matrix, np.float32([1.0, 2.0])).residual > 1e-2
+
+
 def test_orders_are_permutations_drawn_from_the_key():
     first, again, other = (np.asarray(draw(jax.random.key(key), 6)) for key in (0, 0, 1))
     np.testing.assert_array_equal(np.sort(first, axis=1), np.broadcast_to(np.arange(6), (6, 6)))
@@ -273,6 +320,8 @@ def test_one_objective_alone_and_gradients_of_0(name):
     (lambda: weightings.aligned_mtl((1.0, -1.0)), "preference is .* not negative"),
     (lambda: weightings.upgrad((1.0, 1.0)).init(3), "preference has 2 entries for 3 objectives"),
     (lambda: weightings.dualproj((0.0, 0.0)), "not all 0"),
+    (lambda: weightings.epo((1.0, 1.0)).init(3), "preference has 2 entries for 3 objectives"),
+    (lambda: weightings.epo(tolerance=0.0), "tolerance is 0.0"),
     (lambda: weightings.sdmgrad(float("nan")), "pull is nan"),
 ])  # fmt: skip
 def test_impossible_settings_are_refused(make, message):

@@ -35,6 +35,10 @@ CLAIMS = {
     "upgrad": {"non_conflicting", "scale_invariant"},
     "dualproj": {"non_conflicting", "scale_invariant"},
     "sdmgrad": {"convex", "scale_invariant"},
+    "epo": {"convex"},
+    "smoothed": {"scale_invariant"},
+    "every": {"scale_invariant"},
+    "normalised": {"scale_invariant"},
     "mgda": {"convex", "non_conflicting", "scale_invariant", "stationary"},
 }
 INFINITY = float("inf")
@@ -43,6 +47,9 @@ BUILT = {
     "chebyshev": lambda: weightings.chebyshev((1.0, 2.0, 0.5, 0.5), share_of_all=0.1),
     "pe_ltr": lambda: weightings.pe_ltr((0.3, 0.1, 0.0, 0.2)),
     "upgrad": lambda: weightings.upgrad((1.0, 2.0, 0.5, 0.5)),
+    "smoothed": lambda: weightings.smoothed(weightings.mgda()),
+    "every": lambda: weightings.every(weightings.dualproj(), steps=3),
+    "normalised": lambda: weightings.normalised(weightings.equal()),
     "constrained": lambda: weightings.constrained((INFINITY, 0.5, 1.5, INFINITY)),
 }
 
@@ -68,6 +75,16 @@ def test_a_loss_that_is_not_a_number_leaves_finite_weights_and_state(name):
 @pytest.mark.parametrize("normalise", ["norm", "loss", "loss_norm"])
 def test_promises_of_mgda_on_normalised_gradients(normalise):
     check_weighting(weightings.mgda(normalise), frozenset({"convex", "scale_invariant"}))
+
+
+@pytest.mark.parametrize("made", [
+    lambda: weightings.normalised(weightings.upgrad(), by="log"),
+    lambda: weightings.normalised(weightings.famo(), by="first"),
+    lambda: weightings.every(weightings.famo(), steps=2),
+    lambda: weightings.smoothed(weightings.uncertainty()),
+])  # fmt: skip
+def test_promises_of_weightings_inside_others(made):
+    check_weighting(made(), frozenset())
 
 
 def fixed(update, init=lambda count: ()):
