@@ -1,5 +1,7 @@
 """Directions with the same product with every unit gradient: IMTL-G and ConFIG."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from mobjrec.types import Array, Signals, Weighting
@@ -12,7 +14,7 @@ def imtl_g() -> Weighting:
 
     Solved on unit gradients: the paper's form squares the lengths. The direction is invariant to a factor on any loss.
     Weights may be negative, and the direction may then hurt every objective at once, even where none conflict. Gradients
-    that depend on each other, and opposite ones, have no such direction: the nearest in the least-squares sense, and
+    that depend on each other have no such direction but 0: the nearest in the least-squares sense; opposite ones: 0, and
     weights of 1 / K where their sum is 0. A gradient of 0 is left out; if all are, weights are 1 / K.
     """
 
@@ -41,8 +43,10 @@ def config() -> Weighting:
 
 def imtl_g_weights(gram: Array, present: Array) -> Array:
     """[K] weights of the sum 1."""
-    mixes, _, inverse, _ = _even(gram, present)
-    raw = mixes * inverse
+    even = _even(gram, present)
+    # Where 1 is all in the null space, its part there is the weights with which unit gradients cancel.
+    cancels = even.seen <= 64 * len(gram) * jnp.finfo(gram.dtype).eps
+    raw = jnp.where(cancels, even.null, even.mixes) * even.inverse
     total, size = jnp.sum(raw), jnp.sum(jnp.abs(raw))
     count = jnp.maximum(jnp.sum(present), 1)
     clear = jnp.abs(total) > 8 * len(gram) * jnp.finfo(gram.dtype).eps * size
@@ -51,17 +55,30 @@ def imtl_g_weights(gram: Array, present: Array) -> Array:
 
 def config_weights(gram: Array, present: Array) -> Array:
     """[K] weights, all 0 where unit gradients cancel."""
-    mixes, cosines, inverse, length = _even(gram, present)
-    products = cosines @ mixes
-    square = mixes @ products
+    even = _even(gram, present)
+    products = even.cosines @ even.mixes
+    square = even.mixes @ products
     clear = square > jnp.sqrt(jnp.finfo(gram.dtype).eps)
-    found = mixes * inverse * (length @ products) / jnp.where(clear, square, 1.0)
-    still = ~jnp.any(length > 0)
+    found = even.mixes * even.inverse * (even.length @ products) / jnp.where(clear, square, 1.0)
+    still = ~jnp.any(even.length > 0)
     return jnp.where(still, present / jnp.maximum(jnp.sum(present), 1), jnp.where(clear, found, 0.0))
 
 
-def _even(gram: Array, present: Array) -> tuple[Array, Array, Array, Array]:
-    """pinv(C) 1 of the cosines C of the rows that are not 0; C; 1 / length and length, in units of the longest."""
+class Even(NamedTuple):
+    """Of the rows that are not 0. cosines: C [K, K]   mixes, null: [K], pinv(C) 1 and 1's part in C's null space
+
+    seen: scalar, the square of 1's other part, over their number   length, inverse: [K], in units of the longest
+    """
+
+    cosines: Array
+    mixes: Array
+    null: Array
+    seen: Array
+    length: Array
+    inverse: Array
+
+
+def _even(gram: Array, present: Array) -> Even:
     rows = unit_rows(gram, present)
     length = jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0.0))
     longest = jnp.max(length)
@@ -69,6 +86,10 @@ def _even(gram: Array, present: Array) -> tuple[Array, Array, Array, Array]:
     there = length > 0
     values, vectors = jnp.linalg.eigh(rows.cosines)
     large = values > len(gram) * jnp.finfo(gram.dtype).eps * values[-1]
-    part = jnp.where(large, (vectors.T @ there.astype(gram.dtype)) / jnp.where(large, values, 1.0), 0.0)
-    mixes = jnp.where(there, vectors @ part, 0.0)
-    return mixes, rows.cosines, jnp.where(there, 1.0 / jnp.where(there, length, 1.0), 0.0), length
+    ones = there.astype(gram.dtype)
+    part = jnp.where(large, vectors.T @ ones, 0.0)
+    mixes = vectors @ jnp.where(large, part / jnp.where(large, values, 1.0), 0.0)
+    inverse = jnp.where(there, 1.0 / jnp.where(there, length, 1.0), 0.0)
+    seen = part @ part / jnp.maximum(jnp.sum(ones), 1.0)
+    null = jnp.where(there, ones - vectors @ part, 0.0)
+    return Even(rows.cosines, jnp.where(there, mixes, 0.0), null, seen, length, inverse)

@@ -53,7 +53,7 @@ def nearest_point(gram: Array, present: Array) -> Solution:
     # A row of 0 is the answer itself.
     solved = ~jnp.any(present) | ~(squares[shortest] > 0)
 
-    def violation(point: Array) -> Array:
+    def violation(point: Array, inside: Array) -> Array:
         slope = rows.cosines @ point
         below = rows.price * (point @ slope) - slope - rounding(rows.cosines, point)
         return jnp.where(present, below, -jnp.inf)
@@ -81,9 +81,14 @@ def cone_point(cosines: Array, present: Array, start: Array) -> Array:
     """
     target = cosines @ start
 
-    def violation(point: Array) -> Array:
+    def violation(point: Array, inside: Array) -> Array:
         below = -(cosines @ point + target) - rounding(cosines, point) - rounding(cosines, start)
-        return jnp.where(present, below, -jnp.inf)
+        # A row that depends on those inside has the product 0 that they have; what is seen of it is their rounding.
+        mixes = jnp.linalg.solve(bounded(cosines, inside), jnp.where(inside[:, None], cosines, 0.0))
+        mixes = jnp.eye(len(start), dtype=start.dtype) - jnp.where(inside[:, None], mixes, 0.0)
+        apart = jnp.sum(mixes * (cosines @ mixes), axis=0)
+        forgiven = jnp.sum(jnp.abs(mixes) * rounding(cosines, mixes), axis=0)
+        return jnp.where(present & (inside | (apart > forgiven)), below, -jnp.inf)
 
     def free_point(inside: Array) -> Array:
         return jnp.where(inside, jnp.linalg.solve(bounded(cosines, inside), jnp.where(inside, -target, 0.0)), 0.0)
@@ -99,19 +104,20 @@ def rounding(cosines: Array, point: Array) -> Array:
 def active_set(
     start: Array,
     solved: Array,
-    violation: Callable[[Array], Array],
+    violation: Callable[[Array, Array], Array],
     optimum: Callable[[Array], Array],
     whole: Callable[[Array], Array],
 ) -> Array:
     """The point [K] >= 0 that no row violates, from `start` on: rows come in one by one, and go where they turn negative.
 
-    violation: point -> [K], by how much a row asks to come in, <= 0 where it does not   optimum: rows inside [K] -> the
-    best point of these rows alone, entries of any sign   whole: what holds of a point is made to hold again
+    violation: (point, rows inside) -> [K], by how much a row asks to come in, <= 0 where it does not   optimum: rows
+    inside [K] -> the best point of these rows alone, entries of any sign   whole: what holds of a point is made to hold
+    again. Rows inside that depend on each other by rounding end it, at the point so far.
     """
     count = len(start)
 
     def add(at: Corral) -> Corral:
-        gap = violation(at.point)
+        gap = violation(at.point, at.inside)
         fresh = jax.nn.one_hot(jnp.argmax(jnp.where(at.inside, -jnp.inf, gap)), count, dtype=bool)
         done = ~jnp.any(fresh & (gap > 0))
         return at._replace(inside=jnp.where(done, at.inside, at.inside | fresh), seek=done, done=done)
@@ -124,7 +130,9 @@ def active_set(
         share = jnp.where(stays, 1.0, jnp.clip(jnp.min(room), 0.0, 1.0))
         inside = at.inside & ~(falls & (room <= jnp.min(room)))
         point = jnp.where(inside, jnp.maximum(at.point + share * (best - at.point), 0.0), 0.0)
-        return at._replace(point=whole(point), inside=inside, seek=stays)
+        moved = at._replace(point=whole(point), inside=inside, seek=stays)
+        sound = jnp.all(jnp.isfinite(moved.point))
+        return jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, at._replace(done=jnp.ones((), bool)))
 
     def go_on(at: Corral) -> Array:
         return ~at.done & (at.rounds < 6 * count + 20)

@@ -192,6 +192,21 @@ def test_the_point_of_the_dual_cone_is_that_of_the_best_support():
         np.testing.assert_allclose((start + point) @ row, projected(row, start), atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype, allowed", [(np.float64, 1e-7), (np.float32, 2e-3)])
+def test_rows_that_depend_on_each_other_by_rounding_end_the_search(dtype, allowed):
+    # On a Pareto-stationary point the best point is 0, which two rows in a plane hold; the third then adds nothing.
+    angles = np.random.default_rng(4).uniform(0, 2 * np.pi, (300, 3))
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=2)
+    with jax.enable_x64(dtype == np.float64):
+        cosines = np.einsum("nkp,nlp->nkl", rows, rows).astype(dtype)
+        starts = np.full((300, 3), 1 / 3, dtype)
+        points = np.asarray(jax.jit(jax.vmap(cone_point))(cosines, np.ones((300, 3), bool), starts), np.float64)
+    found = np.einsum("nk,nkp->np", points + 1 / 3, rows)
+    wanted = np.stack([projected(row, np.full(3, 1 / 3)) for row in rows])
+    assert np.isfinite(points).all() and (np.linalg.norm(wanted, axis=1) < 1e-6).sum() > 20
+    np.testing.assert_allclose(found, wanted, atol=allowed)
+
+
 @pytest.fixture(scope="module")
 def thirty_two():
     """Gram matrices of 32 gradients each, from in one half-space to all around 0."""
