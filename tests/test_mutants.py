@@ -33,8 +33,8 @@ MUTANTS = [
     Mutant(
         "scores not masked",
         "losses/listwise.py",
-        "jnp.where(where, scores, jnp.finfo(scores.dtype).min)",
-        "scores",
+        "jnp.where(where, scores, jnp.finfo(scores.dtype).min)\n    return",
+        "scores\n    return",
         PROMISES,
         "softmax",
     ),
@@ -91,15 +91,15 @@ MUTANTS = [
     Mutant(
         "pairs of equal labels",
         "losses/pairs.py",
-        "(labels[..., i] > labels[..., j])",
-        "(labels[..., i] >= labels[..., j])",
+        "(i(labels) > second(labels))",
+        "(i(labels) >= second(labels))",
         "losses/test_pairwise.py",
     ),
     Mutant(
         "pairs with masked items",
         "losses/pairs.py",
-        "& where[..., i] & where[..., j]",
-        "& where[..., i]",
+        "& i(where) & second(where)",
+        "& i(where)",
         f"losses/test_pairwise.py {PROMISES}",
         "pairwise_logistic or bpr or hinge",
     ),
@@ -282,6 +282,11 @@ def outcome(mutant: Mutant, folder: Path, compiled: Path) -> subprocess.Complete
     # Before the checkout's own; -P keeps the current folder out.
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: f"{one.file}: {one.name}")
+def test_what_a_mutant_replaces_is_still_there(mutant):
+    assert (ROOT / "mobjrec" / mutant.file).read_text().count(mutant.old) == 1
 
 
 @pytest.mark.slow
