@@ -17,12 +17,13 @@ def similarity_on_top(scores: Array, vectors: Array, *, where: Array, k: int = 5
 
     scores, where [..., L]; vectors [..., L, D] or what broadcasts to it; a vector of 0 is like nothing (1/2). Returns
     [...]; 0 for a list of one item or none, and without a gradient to scores for one of k or fewer. ValueError for k
-    below 2, or a temperature (in the scores' unit) that is not above 0.
+    below 2, vectors of another shape, or a temperature (in the scores' unit) that is not above 0.
     """
     check_lists(scores, where, where, None, k)
     check_above({"temperature": temperature})
     if k < 2:
         raise ValueError(f"k is {k}; two items are the fewest that can be alike")
+    _check_vectors(vectors, jnp.shape(scores))
     share = soft_top_k(scores, where, k, temperature)
     vectors = jnp.where(where[..., None], vectors.astype(share.dtype), 0.0)
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
@@ -51,7 +52,10 @@ def exposure_gap(
     scores, where [..., L]; group [..., L], 1 or 0, or to what share an item belongs to it; merit [..., L] >= 0. Returns
     [...] from 0 to 1; 0 for a list without items or without merit. ValueError for a temperature that is not above 0.
     """
-    check_lists(scores, group, where, merit)
+    for name, array in (("group", group), ("merit", merit)):
+        if array is not None and jnp.shape(array) != jnp.shape(scores):
+            raise ValueError(f"{name} has shape {jnp.shape(array)}; expected that of scores, {jnp.shape(scores)}")
+    check_lists(scores, group, where)
     check_above({"temperature": temperature})
     exposure = jnp.where(where, 1.0 / jnp.log2(1.0 + soft_ranks(scores, where, temperature)), 0.0)
     merit = jnp.where(where, 1.0 if merit is None else merit, 0.0)
@@ -63,3 +67,12 @@ def exposure_gap(
 
 def _share(amount: Array, group: Array, total: Array) -> Array:
     return jnp.sum(amount * group, axis=-1) / jnp.where(total > 0, total, 1.0)
+
+
+def _check_vectors(vectors: Array, shape: tuple[int, ...]) -> None:
+    try:
+        fits = jnp.broadcast_shapes(jnp.shape(vectors)[:-1], shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"vectors has shape {jnp.shape(vectors)}; expected {(*shape, 'D')}, or what broadcasts to it")

@@ -131,7 +131,13 @@ def test_descent_makes_the_top_diverse_and_evens_out_exposure():
         (lambda s: losses.similarity_on_top(s, VECTORS, where=WHERE, k=1), "k is 1; two items are the fewest"),
         (lambda s: losses.similarity_on_top(s, VECTORS, where=WHERE, temperature=0.0), r"temperature is 0\.0"),
         (lambda s: losses.exposure_gap(s, GROUP, where=WHERE, temperature=-1.0), r"temperature is -1\.0"),
-        (lambda s: losses.exposure_gap(s, GROUP[:2], where=WHERE), r"labels has shape \(2, 7\)"),
+        (
+            lambda s: losses.similarity_on_top(s, VECTORS[:, :5], where=WHERE),
+            r"vectors has shape \(4, 5, \d\); .* \(4, 7",
+        ),
+        (lambda s: losses.similarity_on_top(s[:1], VECTORS, where=WHERE[:1]), r"vectors has shape \(4, 7, "),
+        (lambda s: losses.exposure_gap(s, GROUP[:2], where=WHERE), r"group has shape \(2, 7\)"),
+        (lambda s: losses.exposure_gap(s, GROUP, where=WHERE, merit=MERIT[:2]), r"merit has shape \(2, 7\)"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_runs(call, says):
