@@ -90,7 +90,13 @@ def _gone(connection: socket.socket) -> bool:
 def _awaited(listener: socket.socket, count: int, until: float) -> dict[int, socket.socket]:
     """The connections of those that came in time; whoever says nothing of the kind is sent away."""
     came: dict[int, socket.socket] = {}
-    while len(came) < count - 1 and (left := until - time.monotonic()) > 0:
+    while (left := until - time.monotonic()) > 0:
+        if len(came) == count - 1:
+            lost = [number for number, connection in came.items() if _gone(connection)]
+            if not lost:
+                break
+            for number in lost:
+                came.pop(number).close()  # it may be started anew
         listener.settimeout(left)
         try:
             connection = listener.accept()[0]

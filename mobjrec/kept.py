@@ -77,7 +77,7 @@ def write(path: Path, content: Kept) -> None:
 def read(path: Path) -> Kept:
     """What `write` wrote. RunFolderError for a file that is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path) as file:
             columns = [dict(_named(file[f"{name}_of"], file[name])) for name in ("labels", "values")]
             return Kept(file["user"], file["time"], file["lists"], *columns, tuple(file["metrics"].tolist()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
