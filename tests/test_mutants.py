@@ -127,8 +127,8 @@ MUTANTS = [
     Mutant(
         "gain without -1",
         "losses/approximate.py",
-        ".astype(dtype)) - 1.0, 0.0)",
-        ".astype(dtype)), 0.0)",
+        "jnp.exp2(labels - top) - jnp.exp2(-top), 0.0)",
+        "jnp.exp2(labels - top), 0.0)",
         "losses/test_approximate.py",
     ),
     Mutant(

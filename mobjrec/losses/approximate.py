@@ -66,8 +66,13 @@ def smooth_ap(
 
 
 def gains(labels: Array, where: Array, weights: Array | None, dtype: jnp.dtype) -> tuple[Array, Array]:
-    """2^y - 1, each times its weight [..., L], and the weights' mean over gains [...]; 0 where there is no gain."""
-    plain = jnp.where(where, jnp.exp2(jnp.where(where, labels, 0.0).astype(dtype)) - 1.0, 0.0)
+    """2^y - 1, each times its weight [..., L], and the weights' mean over gains [...]; 0 where there is no gain.
+
+    Gains are divided by 2^(largest y of the list), which no ratio of them sees: 2^y alone is infinite from 128 on.
+    """
+    labels = jnp.where(where, labels, 0.0).astype(dtype)
+    top = jnp.max(labels, axis=-1, keepdims=True, initial=0.0)
+    plain = jnp.where(where, jnp.exp2(labels - top) - jnp.exp2(-top), 0.0)
     gain = plain if weights is None else plain * jnp.where(where, weights, 0.0)
     total = jnp.sum(plain, axis=-1)
     return gain, jnp.sum(gain, axis=-1) / jnp.where(total > 0, total, 1.0)

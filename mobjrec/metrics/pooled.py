@@ -115,7 +115,12 @@ def ece(bins: int = 10) -> PooledMetric:
 
 
 def pairs_in_order(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Share of (relevant, other) pairs with the relevant one higher, ties half. NaN where one kind is absent."""
+    """Share of (relevant, other) pairs with the relevant one higher, ties half; a NaN score is the lowest.
+
+    NaN where one kind is absent.
+    """
+    # Else numpy sorts it above all others.
+    scores = np.where(np.isnan(scores), -np.inf, scores)
     positives, others = int(relevant.sum()), int((~relevant).sum())
     if not positives or not others:
         return float("nan")

@@ -127,6 +127,24 @@ def test_the_better_order_costs_less_and_the_ideal_one_nothing():
         assert (value[1] > value[0] + 0.1) == (name != "smooth_ap")
 
 
+def test_labels_of_any_size_are_finite():
+    labels, scores = jnp.array([[300.0, 299.0, 5.0, 0.0]]), jnp.array([[0.1, 0.4, 0.3, 0.2]])
+    where = jnp.ones((1, 4), bool)
+
+    @jax.jit
+    def all_of(labels):
+        given = {"where": where, "weights": jnp.array([[1.0, 2.0, 0.5, 1.0]])}
+        call = lambda name: jax.value_and_grad(lambda s: getattr(losses, name)(s, labels, **given).sum())(scores)
+        return {name: call(name) for name in ("approx_ndcg", "neural_ndcg", "smooth_i_ndcg", "lambda_rank")}
+
+    # 2^y is far above 1 in both, so only the difference of the labels counts.
+    for name, (value, grad) in all_of(labels).items():
+        like, pull = all_of(labels - jnp.array([[270.0, 270.0, 0.0, 0.0]]))[name]
+        np.testing.assert_allclose(value, like, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(grad, pull, rtol=1e-4, atol=1e-7, err_msg=name)
+        assert np.abs(grad).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     "loss, settings, message",
     [

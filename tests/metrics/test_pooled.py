@@ -97,6 +97,12 @@ def test_grouped_auc_weighs_a_list_by_its_items_and_leaves_out_lists_of_one_kind
     assert of(pooled.gauc(), scores, labels, where) == pytest.approx((2 * 1.0 + 4 * 0.0) / 6)
 
 
+@pytest.mark.parametrize("metric", [pooled.auc(), pooled.gauc(), pooled.mean(metrics.auc)])
+def test_a_score_that_is_no_number_is_last(metric):
+    scores, labels = np.array([[np.nan, 1.0, 2.0, 3.0]]), np.array([[1.0, 0.0, 1.0, 0.0]])
+    assert metric.value(metric.update(metric.init(), scores, labels, np.ones((1, 4), bool))) == 0.25
+
+
 def test_updating_leaves_the_older_state_as_it_was():
     batch = np.float32([[0.2, 0.8]]), np.float32([[0, 1]]), np.ones((1, 2), bool)
     for make in ALL.values():
