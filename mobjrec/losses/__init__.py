@@ -18,7 +18,7 @@
 | softmax, poly_1_softmax | gains >= 0 | sum over gains |
 | listnet, list_mle | any number | cross-entropy of softmax(labels); -log likelihood of their order, ties as they come |
 | lambda_rank | grades >= 0, gain 2^y - 1 | sum over pairs, each weighed by NDCG@k's change if they swap |
-| lambda_loss | grades >= 0, or relevant where > 0 | so for NDCG-Loss2, precision; recall, MRR, AP (these beside numpy) |
+| lambda_loss | grades >= 0, or relevant where > 0 | so for NDCG-Loss2; precision, recall, MRR, AP |
 | recall_at_k | relevant where > 0 | 1 - smooth recall |
 | approx_ndcg | grades >= 0, gain 2^y - 1 | 1 - NDCG of soft ranks |
 | approx_mrr | relevant where > 0 | 1 - reciprocal soft rank of the best |
@@ -36,8 +36,9 @@
 Of another form, as they read no labels (beyond.py): similarity_on_top, 0 to 1, by item vectors and soft shares of the
 first k; exposure_gap, 0 to 1, (a group's share of exposure - of merit)^2.
 
-Beside slow numpy forms alone, as nobody else's are at hand: watch_time_logistic, ziln, sampled_softmax, top_k_recall,
-top_k_precision, similarity_on_top, exposure_gap.
+Beside other people's code (rax, torch, allRank, coral-pytorch, scikit-learn): sigmoid_cross_entropy, softmax,
+poly_1_softmax, list_mle, pairwise_logistic, bpr, hinge, lambda_rank, lambda_loss of ndcg2, approx_ndcg, approx_mrr,
+neural_ndcg, huber, quantile, coral, corn. All others beside slow numpy forms of their papers' formulas alone.
 """
 
 from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap

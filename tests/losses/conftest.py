@@ -1,4 +1,4 @@
-"""Values and gradients of other people's code (shared/reference/losses.json): in float64, and in float32."""
+"""Values and gradients of the reference (shared/reference/losses.json): in float64, and in float32."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Values and gradients beside other people's code, reduced as each entry says."""
+"""Values and gradients beside the reference (other people's code, or slow forms), reduced as each entry says."""
 
 import jax
 import jax.numpy as jnp
