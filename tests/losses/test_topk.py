@@ -235,3 +235,11 @@ def test_precision_in_a_list_shorter_than_k_is_over_its_items(loss):
     where = np.array([True, True, False, False])
     found = loss(jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.array([1, 0, 1, 1]), where=where, k=3, **cold)
     np.testing.assert_allclose(found, 1 / 2, atol=1e-6)
+
+
+def test_a_solved_soft_top_k_is_not_below_zero_by_rounding():
+    labels = np.tile(np.arange(30) % 7 > 0, (200, 1))
+    scores = np.random.default_rng(0).normal(size=(200, 30)) * 1000 + np.where(labels, 8000.0, 0.0)
+    for loss, k in ((losses.top_k_recall, 20), (losses.top_k_precision, 5)):
+        value = loss(jnp.asarray(scores, jnp.float32), jnp.asarray(labels), where=jnp.ones(labels.shape, bool), k=k)
+        assert value.min() == 0 and value.max() < 1e-3
