@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec.types import Array
-from mobjrec.weightings.solvers import Solution
+from mobjrec.weightings.solvers import Solution, eliminated
 
 
 class Path(NamedTuple):
@@ -34,7 +34,7 @@ def linear_program(cost: Array, matrix: Array, right: Array) -> Solution:
         normal = (matrix * weight) @ matrix.T
         scale = 1.0 / jnp.sqrt(jnp.maximum(jnp.diagonal(normal), jnp.finfo(cost.dtype).tiny))
         normal = normal * scale[:, None] * scale[None, :] + epsilon * jnp.eye(len(right), dtype=cost.dtype)
-        return scale * jnp.linalg.solve(normal, scale * vector)
+        return scale * eliminated(normal, (scale * vector)[:, None])[:, 0]
 
     def misses(x: Array, price: Array, slack: Array) -> tuple[Array, Array]:
         return right - matrix @ x, cost - matrix.T @ price - slack

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mobjrec.types import Array, Signals, Weighting
 from mobjrec.weightings.given import check_rate, sound
-from mobjrec.weightings.solvers import Solution, nearest_point
+from mobjrec.weightings.solvers import Solution, eliminated, nearest_point
 
 
 class Newton(NamedTuple):
@@ -89,7 +89,7 @@ def fair_weights(gram: Array, present: Array, power: Array | float) -> Solution:
 
     def turn(at: Newton) -> Newton:
         matrix, root, slope = parts(at.log)
-        step = -jnp.linalg.solve(matrix + power * jnp.eye(count), slope) / root
+        step = -eliminated(matrix + power * jnp.eye(count, dtype=gram.dtype), slope[:, None])[:, 0] / root
         decrement = jnp.sqrt(jnp.sum(jnp.square(step)) * jnp.maximum(power, 1.0))
         share = jnp.where(decrement < 0.25, 1.0, 1.0 / (1.0 + decrement))
         log = jnp.where(there, at.log + jnp.log1p(share * step), 0.0)

@@ -84,14 +84,15 @@ def cone_point(cosines: Array, present: Array, start: Array) -> Array:
     def violation(point: Array, inside: Array) -> Array:
         below = -(cosines @ point + target) - rounding(cosines, point) - rounding(cosines, start)
         # A row that depends on those inside has the product 0 that they have; what is seen of it is their rounding.
-        mixes = jnp.linalg.solve(bounded(cosines, inside), jnp.where(inside[:, None], cosines, 0.0))
+        mixes = eliminated(bounded(cosines, inside), jnp.where(inside[:, None], cosines, 0.0))
         mixes = jnp.eye(len(start), dtype=start.dtype) - jnp.where(inside[:, None], mixes, 0.0)
         apart = jnp.sum(mixes * (cosines @ mixes), axis=0)
         forgiven = jnp.sum(jnp.abs(mixes) * rounding(cosines, mixes), axis=0)
         return jnp.where(present & (inside | (apart > forgiven)), below, -jnp.inf)
 
     def free_point(inside: Array) -> Array:
-        return jnp.where(inside, jnp.linalg.solve(bounded(cosines, inside), jnp.where(inside, -target, 0.0)), 0.0)
+        best = eliminated(bounded(cosines, inside), jnp.where(inside, -target, 0.0)[:, None])
+        return jnp.where(inside, best[:, 0], 0.0)
 
     return active_set(jnp.zeros_like(start), jnp.zeros((), bool), violation, free_point, lambda point: point)
 
@@ -175,3 +176,19 @@ def bounded(cosines: Array, inside: Array) -> Array:
     """The cosines of the rows inside; an identity for the others."""
     both = inside[:, None] & inside[None, :]
     return jnp.where(both, cosines, 0.0) + jnp.diag(jnp.where(inside, 0.0, 1.0))
+
+
+def eliminated(matrix: Array, right: Array) -> Array:
+    """X of matrix @ X = right, [K, K] positive definite and [K, N]: Gauss and Jordan, without pivots.
+
+    LAPACK is called once a matrix of a batch, which costs a vmapped solver of small systems most of its time.
+    """
+    count = len(matrix)
+
+    def turn(at: Array, row: Array) -> tuple[Array, None]:
+        own = jnp.arange(count) == row
+        lead = at[row] / at[row, row]
+        return jnp.where(own[:, None], lead[None, :], at - at[:, row, None] * lead[None, :]), None
+
+    done, _ = jax.lax.scan(turn, jnp.concatenate([matrix, right], axis=1), jnp.arange(count))
+    return done[:, count:]
