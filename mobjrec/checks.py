@@ -160,12 +160,16 @@ def heads_of(objectives: Mapping[str, Objective]) -> dict[str, int]:
 
 
 def _check_heads(objectives: dict[str, Objective], problems: list[Problem]) -> None:
-    """Heads that two objectives want of different widths."""
+    """Heads that two objectives want of different widths, and those that nothing with a label teaches."""
     heads: dict[str, int] = {}
+    taught = {head for objective in objectives.values() if objective.label for head in objective.heads}
     for name, objective in objectives.items():
         for head, width in objective.heads.items():
             if heads.setdefault(head, width) != width:
                 text = f"head {head} is {width} wide here and {heads[head]} elsewhere; give one of them another head"
+                problems.append(Problem(("objectives", name), text))
+            elif not objective.label and head not in taught:
+                text = f"head {head} is of no objective with a label, so nothing teaches it{nearest(head, taught, what='heads')}"
                 problems.append(Problem(("objectives", name), text))
 
 

@@ -212,6 +212,10 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
         (["weighting={use: static, weights: {click: 1, recall: -1, satisfaction: 1}}"], r"weighting\.weights: .*not negative"),
         (["weighting={use: uncertainty}", "objectives.recall.softmax=0.1"], r"weighting\.use: .*recall may go below"),
         (["weighting={use: uncertainty, start: 99}"], r"weighting\.start: start is 99\.0"),
+        (
+            ["objectives.variety={use: diversity, head: clik}"],
+            r"objectives\.variety: head clik is of no objective with a label, so nothing teaches it; did you mean `click`\?",
+        ),
         (["objectives.twin={use: 'test_checks:wide'}"], r"objectives\.twin: head click is 2 wide here and 1 elsewhere"),
         (["objectives.both={use: satisfied_click, after: click}"], r"objectives\.both\.after: after is click, the same"),
         (["objectives.none={use: 'test_checks:nothing'}"], r"objectives\.none\.use: .*makes a str; expected an? Objective"),
