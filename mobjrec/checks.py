@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mobjrec import mesh, state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
+from mobjrec.errors import closest
 from mobjrec.lookup import THEMSELVES, lookup
 from mobjrec.metrics import named
 from mobjrec.metrics.keys import keyed
@@ -168,8 +169,9 @@ def _check_heads(objectives: dict[str, Objective], problems: list[Problem]) -> N
             if heads.setdefault(head, width) != width:
                 text = f"head {head} is {width} wide here and {heads[head]} elsewhere; give one of them another head"
                 problems.append(Problem(("objectives", name), text))
-            elif not objective.label and head not in taught:
-                text = f"head {head} is of no objective with a label, so nothing teaches it{nearest(head, taught, what='heads')}"
+            elif not objective.label and head not in taught and closest(head, taught):
+                # One of its own may teach a head without any label; a near miss of a taught one is a slip of the pen.
+                text = f"head {head} is of no objective with a label{nearest(head, taught)}"
                 problems.append(Problem(("objectives", name), text))
 
 

@@ -46,6 +46,26 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
+# Members of these rooms are proven one by one; of each public suite's runs the first few stay among the fast tests.
+PROVEN = {"losses", "metrics", "objectives", "weightings"}
+SUITES = {
+    "test_every_loss_keeps_its_promises": ("softmax", "huber"),
+    "test_every_metric_keeps_its_promises": ("ndcg",),
+    "test_promises": ("static", "mgda", "probability", "recall"),
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what compiles a program for every member: its public suite, and the reference's values."""
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        told = item.path.parent.name in PROVEN and "shared" in getattr(item, "fixturenames", ())
+        suite = name in SUITES and not {*SUITES[name]} & {*str(item.name).rstrip("]").partition("[")[2].split("-")}
+        if told or suite:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     # Tracing makes many objects and few cycles: looking for these took a twentieth of the time.
     gc.freeze()

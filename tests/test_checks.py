@@ -214,7 +214,7 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
         (["weighting={use: uncertainty, start: 99}"], r"weighting\.start: start is 99\.0"),
         (
             ["objectives.variety={use: diversity, head: clik}"],
-            r"objectives\.variety: head clik is of no objective with a label, so nothing teaches it; did you mean `click`\?",
+            r"objectives\.variety: head clik is of no objective with a label; did you mean `click`\?",
         ),
         (["objectives.twin={use: 'test_checks:wide'}"], r"objectives\.twin: head click is 2 wide here and 1 elsewhere"),
         (["objectives.both={use: satisfied_click, after: click}"], r"objectives\.both\.after: after is click, the same"),

@@ -283,7 +283,8 @@ def test_a_python_file_on_a_page_runs(name, folder):
     if name == "train_here.py":
         # The one run that there is: its folder is what the page about run folders says, all but an evaluation's and an extra's.
         told = {spans(row[0])[0].rstrip("/") for row in tables(DOCS / "run_folder.md")[0][1:]}
-        assert {path.name for path in (folder / "runs/from_python").iterdir()} == told - {"eval-test.json", "eval-test.npz", "wandb"}
+        there = {path.name for path in (folder / "runs/from_python").iterdir()}
+        assert there == told - {"eval-test.json", "eval-test.npz", "wandb"}
 
 
 def test_a_file_of_ones_own_is_on_one_page_only():

@@ -60,6 +60,7 @@ def test_batches_of_products_branches_and_devices():
     assert counted(each, jax.ShapeDtypeStruct((6, 4), jnp.float32)) == 2 * (2 * 3 * 3 * 4)
 
 
+@pytest.mark.slow
 def test_under_pmap_it_counts_the_same_program(tmp_path):
     ids = "model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 4, scorer: {use: dot}}"
     changes = ["tokenizer=null", ids, "weighting={use: equal}", "parallel.devices=2"]

@@ -43,6 +43,7 @@ def test_stored_lower_layers_stand_where_a_batch_has_tokens(both):
     np.testing.assert_allclose(np.where(texts.slot[..., None] > 0, found, 0), texts.hidden, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_from_stored_lower_layers_is_the_plain_step(both):
     plain, stored, _ = both
     devices = mesh.make(1)

@@ -277,7 +277,8 @@ def outcome(mutant: Mutant, folder: Path, compiled: Path) -> subprocess.Complete
     assert text.count(mutant.old) == 1, f"{mutant.file} has {mutant.old!r} {text.count(mutant.old)} times"
     file.write_text(text.replace(mutant.old, mutant.new))
     tests = [str(ROOT / "tests" / one) for one in mutant.tests.split()]
-    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-o", f"cache_dir={compiled}", *tests]
+    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-m", "slow or not slow", *tests]
+    command += ["-o", f"cache_dir={compiled}"]
     command += ["-k", mutant.only] if mutant.only else []
     # Before the checkout's own; -P keeps the current folder out.
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -210,6 +210,7 @@ def test_gram_at_parameters_is_j_j_over_the_shared_ones_and_gradients_stay():
     assert_gradients_close(gradient(after), wanted)
 
 
+@pytest.mark.slow
 def test_eight_devices_chunks_and_pmap_are_one_device_with_dropout_on():
     settings = {"dropout": DROPPING, "weighting": MGDA}
     _, alone, logs = run(**settings)

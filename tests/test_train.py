@@ -244,6 +244,7 @@ def ids_final(folder, cache):
     return checkpoint.latest(folder, first_ids(cache))[0]
 
 
+@pytest.mark.slow
 def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path):
     every = "evaluate={metrics: [ndcg@5], every: {steps: 3}, select: click/ndcg@5}"
     changes = [*IDS[:3], every, "save={every: {steps: 5}}"]
@@ -258,6 +259,7 @@ def test_the_best_step_is_kept_and_found_again_after_going_back(cache, tmp_path)
     assert_same(ids_final(parts, cache), ids_final(whole, cache))
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_goes_on_to_more_steps_at_the_same_bits(plain, cache, tmp_path):
     train.run(load(TINY, [*IDS[:-1], "steps=3"]), tmp_path / "parts", cache, quiet=True)
     train.run(load(TINY, IDS), tmp_path / "parts", cache, quiet=True)
@@ -282,6 +284,7 @@ def test_one_save_that_fails_passes_with_a_warning(plain, cache, tmp_path, capsy
     assert rows(tmp_path / "run") == rows(plain)
 
 
+@pytest.mark.slow
 def test_the_second_failed_save_in_a_row_stops_and_what_was_sealed_goes_on(plain, cache, tmp_path):
     with fails(4, 5), pytest.raises(RunFolderError, match=r"no room for step 4 .* two saves in a row failed"):
         train.run(load(TINY, IDS), tmp_path / "run", cache, quiet=True)
@@ -303,6 +306,7 @@ CHOSEN = (
 )
 
 
+@pytest.mark.slow
 def test_the_best_utility_above_a_floor_is_kept_and_a_floor_that_none_meets_is_told(cache, tmp_path, capsys):
     changes = [*IDS[:3], "save.every={steps: 2}", "steps=6"]
     train.run(load(TINY, [*changes, CHOSEN % 0]), tmp_path / "free", cache, quiet=True)
@@ -322,6 +326,7 @@ def test_the_best_utility_above_a_floor_is_kept_and_a_floor_that_none_meets_is_t
     assert said.startswith("no evaluation met satisfaction/ndcg@5 >= 2; the step that is kept misses by at most ")
 
 
+@pytest.mark.slow
 def test_patience_stops_alike_whenever_the_run_is_cut(cache, tmp_path):
     # A rate of almost nothing: the first evaluation stays the best.
     changes = [
@@ -363,6 +368,7 @@ def test_a_signal_while_it_evaluates_saves_the_step_that_it_evaluates(cache, tmp
     assert checkpoint.steps(tmp_path / "run") == [2]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_outlasts_the_grace_is_given_up_and_made_when_the_run_goes_on(
     plain, cache, tmp_path, monkeypatch
 ):
@@ -439,6 +445,7 @@ def test_a_damaged_best_step_is_dropped_with_a_word_and_the_run_goes_on(plain, c
     assert result["steps"] == 6 and checkpoint.sealed(parts, name=checkpoint.BEST, files=True)
 
 
+@pytest.mark.slow
 def test_a_best_step_outlives_the_states_that_are_removed_by_hand(plain, cache, tmp_path, monkeypatch):
     parts, chosen = shutil.copytree(plain, tmp_path / "parts"), []
     shutil.rmtree(parts / "checkpoints")

@@ -129,6 +129,7 @@ def test_a_tar_that_is_not_plain_is_refused_before_anything_is_written(tmp_path,
     assert_refused(archive, tmp_path / "out", why)
 
 
+@pytest.mark.slow
 def test_a_tar_bomb_is_refused(tmp_path):
     archive = tarred(tmp_path / "x.tar.gz", [(member("zeros"), bytes(1 << 24))])
     assert_refused(archive, tmp_path / "out", "packed more than 100-fold")

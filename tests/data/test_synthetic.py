@@ -48,6 +48,7 @@ def auc(scores, labels):
     return ((ahead * pairs).sum((1, 2))[known] / pairs.sum((1, 2))[known]).mean()
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bits_and_another_seed_others():
     code = (
         "import hashlib, mobjrec.data.readers as r\n"

@@ -200,6 +200,7 @@ def test_with_a_wide_beta_recall_counts_and_with_a_narrow_one_precision():
     np.testing.assert_allclose([at(100.0), at(0.01)], [2 / 3, 0.0], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["top_k_recall", "top_k_precision"])
 def test_a_hundred_thousand_items_pull_the_relevant_ones_up_and_no_value_is_below_zero(name):
     random = np.random.default_rng(0)

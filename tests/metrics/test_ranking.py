@@ -286,6 +286,7 @@ def test_a_negative_label_that_is_known_has_no_gain(name):
     assert np.isfinite(metric(scores, labels, where=jnp.asarray(labels >= 0))).all()
 
 
+@pytest.mark.slow
 def test_kendall_of_a_long_list_is_scipys():
     random = np.random.default_rng(1)
     scores, labels = random.integers(0, 300, 3000).astype(np.float32), random.integers(0, 9, 3000)
