@@ -13,13 +13,13 @@ Scale = Literal["min", "median", "rmse"]
 def aligned_mtl(preference: PerObjective = (), scale: Scale = "min") -> Weighting:
     """Weights B p, B J being the orthogonal matrix nearest to the gradients J, times their scale. Senushkin et al. 2023.
 
-    B = s V Sigma^-1 V^T from the Gram matrix V Sigma^2 V^T; s is the smallest singular value (`min`), their median (the
-    lower of two) or the root of their mean square. p is the preference over its sum, all alike if not given (the authors'
-    code sums, K times as long). The aligned system's condition number is 1, and descent converges for a chosen
-    preference. It may hurt an objective. Gradients that depend on each other: singular values of 0 and their directions
-    are left out. Invariant to one factor on all losses. Breaks near dependence: with `min` the smallest singular value is
-    the step. All gradients 0: weights p. ValueError unless preferences are one an objective, finite, not negative nor all
-    0; for another word.
+    B = s V Sigma^-1 V^T from the Gram matrix V Sigma^2 V^T; s is the smallest singular value (`min`), their median
+    (the lower of two) or the root of their mean square. p is the preference over its sum, the step's if none is set,
+    else all alike (the authors' code sums, K times as long). The aligned system's condition number is 1, and descent
+    converges for a chosen preference. It may hurt an objective. Gradients that depend on each other: singular values
+    of 0 and their directions are left out. Invariant to one factor on all losses. Breaks near dependence: with `min`
+    the smallest singular value is the step. All gradients 0: weights p. ValueError unless preferences are one an
+    objective, finite, not negative nor all 0; for another word.
     """
     if preference:
         check_preference("preference", preference)

@@ -14,11 +14,12 @@ def upgrad(preference: PerObjective = ()) -> Weighting:
     """Weights of the mean of all gradients, each projected on {d: g_k . d >= 0 for all k}. Quinton & Rey 2024.
 
     No objective gets worse to first order; where no two gradients conflict it is the mean; each objective's part grows
-    in proportion to its gradient; a gradient of 0 contributes nothing and stops nobody. preference: the share of each in
-    the mean, all alike if not given. Solved exactly on unit gradients: the authors' code adds 1e-4 of the trace to the
-    Gram matrix, which lets small gradients be hurt by large ones, and takes the mean where all gradients are small.
-    Invariant to one factor on all losses. Breaks as every method that follows unequal scales: the larger gradient still
-    decides where there is no conflict. ValueError unless preferences are one an objective, finite, not negative nor all 0.
+    in proportion to its gradient; a gradient of 0 contributes nothing and stops nobody. preference: the share of each
+    in the mean, the step's if none is set, else all alike. Solved exactly on unit gradients: the authors' code adds
+    1e-4 of the trace to the Gram matrix, which lets small gradients be hurt by large ones, and takes the mean where
+    all gradients are small. Invariant to one factor on all losses. Breaks as every method that follows unequal scales:
+    the larger gradient still decides where there is no conflict. ValueError unless preferences are one an objective,
+    finite, not negative nor all 0.
     """
     return _projected(preference, upgrad_weights)
 
@@ -27,7 +28,8 @@ def dualproj(preference: PerObjective = ()) -> Weighting:
     """Weights of the mean gradient projected on {d: g_k . d >= 0 for all k}. Lopez-Paz & Ranzato 2017 (as GEM).
 
     The nearest direction to the mean that hurts no objective to first order, so the mean itself where that hurts none.
-    preference, invariance and ValueError as `upgrad`; a long gradient that all others conflict with pulls the mean along.
+    preference, invariance and ValueError as `upgrad`; a long gradient that all others conflict with pulls the mean
+    along.
     """
     return _projected(preference, dualproj_weights)
 

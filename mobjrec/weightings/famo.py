@@ -27,9 +27,9 @@ class Famo(NamedTuple):
 def famo(
     learning_rate: float = 0.025, decay: float = 1e-3, ideal: PerObjective = (), optimizer: Optimizer = "adam"
 ) -> Weighting:
-    """Weights c z_k / (L_k - b_k), z a softmax that rises for who fell least: the smallest log decrease is to be the
-    largest. Liu et al. 2023 (FAMO), algorithm 1.
+    """Weights that raise the smallest log decrease of the losses. Liu et al. 2023 (FAMO), algorithm 1.
 
+    w_k = c z_k / (L_k - b_k), z a softmax whose logit rises for who fell least.
     c makes the weights sum to 1. After the step the losses of the same batch are taken once more (a second forward
     pass), and z's logits move against (diag z - z z^T) (log L before - log L after) + decay * logits. Needs losses
     above b (`ideal`, 0 if not given). Weighted losses are invariant to a factor on any loss. An absent objective keeps

@@ -6,14 +6,15 @@ from mobjrec.weightings.solvers import shifted_point
 
 
 def sdmgrad(pull: float = 0.3, preference: PerObjective = ()) -> Weighting:
-    """Weights (v + pull p) / (1 + pull), v the hull's weights that make sum_k v_k g_k + pull g_p shortest. Xiao, Ban & Ji
-    2023 (SDMGrad), eq. 4 with the gradients of one batch and the inner problem solved.
+    """Weights between `mgda`'s and the mean's, as far apart as `pull` says. Xiao, Ban & Ji 2023 (SDMGrad), eq. 4.
 
-    g_p is the preferred mean (`preference` over its sum, all alike if not given). pull, lambda in the paper: 0 is
-    `mgda`, a large one the mean. Every objective gains at least |d|^2 less what the pull costs; it may be hurt. The
-    paper's inner loop of 20 steps at the rate 10 swings around this solution. Invariant to one factor on all losses.
-    Breaks like `mgda` where gradients' lengths differ. ValueError unless 0 <= pull < inf and preferences are one an
-    objective, finite, not negative nor all 0.
+    (v + pull p) / (1 + pull), v the hull's weights that make sum_k v_k g_k + pull g_p shortest, with the gradients of
+    one batch and the inner problem solved.
+    g_p is the preferred mean (`preference` over its sum, the step's if none is set, else all alike). pull, lambda in
+    the paper: 0 is `mgda`, a large one the mean. It may hurt an objective. The paper's inner loop of 20 steps at the
+    rate 10 swings around this solution. Invariant to one factor on all losses. Breaks like `mgda` where gradients'
+    lengths differ. ValueError unless 0 <= pull < inf and preferences are one an objective, finite, not negative nor
+    all 0.
     """
     check_at_least_0("pull", pull)
     if preference:
