@@ -254,6 +254,7 @@ def test_what_varies_over_devices_is_summed_before_it_counts(gram_at, shared):
         call(lambda state, batch: (state, batch.weights.sum()))
 
 
+@pytest.mark.slow
 def test_dropout_is_on_and_drawn_anew_each_step():
     def later(first):
         return first._replace(step=np.int32(1))

@@ -107,6 +107,7 @@ def test_scores_of_any_size_and_vectors_of_nothing_are_finite():
     np.testing.assert_allclose(losses.similarity_on_top(SCORES[:1], 0 * VECTORS[:1], where=WHERE[:1]), [0.5])
 
 
+@pytest.mark.slow
 def test_descent_makes_the_top_diverse_and_evens_out_exposure():
     vectors = jnp.asarray(np.repeat(np.eye(3), [4, 2, 2], 0)[None])
     start, where = jnp.arange(8.0)[None][:, ::-1], jnp.ones((1, 8), bool)

@@ -26,6 +26,9 @@ from mobjrec.weightings.pcgrad import orders as draw
 from mobjrec.weightings.pe_ltr import pe_ltr_weights
 from mobjrec.weightings.sdmgrad import sdmgrad_weights
 
+# A program for every method: proofs, run in CI by name.
+pytestmark = pytest.mark.slow
+
 COUNT = 8
 PLAIN = ("well_", "conflict_", "positive_", "large_", "ortho")
 

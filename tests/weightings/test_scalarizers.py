@@ -10,6 +10,9 @@ import pytest
 from mobjrec import weightings
 from mobjrec.types import Signals
 
+# A program for every method: proofs, run in CI by name.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cases(shared):

@@ -13,6 +13,9 @@ import pytest
 from mobjrec import weightings
 from mobjrec.types import Signals
 
+# A program for every method: proofs, run in CI by name.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def in_64_bit():
