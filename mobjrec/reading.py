@@ -19,6 +19,7 @@ from mobjrec.data.labels import outside
 from mobjrec.data.leaks import leaks
 from mobjrec.data.texts import columns_of, divide, render
 from mobjrec.errors import UserError
+from mobjrec.metrics import GRADES
 from mobjrec.problems import Problem, dotted, report
 from mobjrec.resolve import Bound, bind
 from mobjrec.types import Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
@@ -127,6 +128,7 @@ def warn_of(config: Config, objectives: Mapping[str, Objective], dataset: Datase
     """Warn of data that training or evaluation can take and learn nothing from."""
     _warn_of_lists_of_one(config, dataset)
     _warn_of_constants(config, objectives, dataset)
+    _warn_of_grades(objectives, dataset)
 
 
 def _warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
@@ -162,6 +164,20 @@ def _warn_of_constants(config: Config, objectives: Mapping[str, Objective], data
                 "with `known: everywhere` and let `candidates` draw items",
                 stacklevel=2,
             )
+
+
+def _warn_of_grades(objectives: Mapping[str, Objective], dataset: Dataset) -> None:
+    """Warn of labels above GRADES whose gain is 2^y - 1: the largest is then all that a list is worth."""
+    for name, objective in objectives.items():
+        for label, takes in zip(objective.labels, objective.takes, strict=False):
+            largest = np.nanmax(dataset.train.labels[label])
+            if takes == "grade" and largest > GRADES:
+                warnings.warn(
+                    f"objectives.{name}: label {label} goes up to {largest:g} in training, and its gain is 2^y - 1, so "
+                    "a list's largest label is all that counts: derive grades of few levels under `labels` "
+                    "({use: at_least} or {use: quantile}), or take the loss softmax",
+                    stacklevel=3,
+                )
 
 
 def _noted(make: Callable[[], Any], problems: list[str], where: str = "") -> Any:

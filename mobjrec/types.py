@@ -161,7 +161,7 @@ class Objective(NamedTuple):
     probability: whether `predict` is a probability of a binary label (log loss and accuracy are then reported)
     expectation: whether `predict` estimates the label in its own unit (RMSE is then reported)
     label: the label that measures this objective in an evaluation; "" where none does
-    takes: what each of `labels` must be, "any", "gain" (>= 0) or "share" (0 to 1); () = any
+    takes: what each of `labels` must be, "any", "gain" (>= 0), "grade" (few levels), "share" (0 to 1); () = any
     order: whether it learns the order within a list alone: equal labels say nothing to it
     relevant: whether a list whose labels are all 0 says nothing to it
     """
@@ -267,7 +267,7 @@ class Loss(Protocol):
 class Facts(NamedTuple):
     """What a loss wants of labels and promises of values; data and weightings are held against it before training.
 
-    labels: "any", "gain" (>= 0) or "share" (0 to 1)   order, relevant: as of an Objective
+    labels: "any", "gain" (>= 0), "grade" (a gain of few levels) or "share" (0 to 1)   order, relevant: as of an Objective
     positive: whether no value is below 0   value: whether a score estimates the label in its own unit
     """
 

@@ -313,6 +313,16 @@ def printed(group) -> str:
     return captured.get()
 
 
+@pytest.mark.parametrize("loss, told", [("approx_ndcg", True), ("softmax", False)])
+def test_a_label_on_a_long_scale_is_told_where_its_gain_is_two_to_it(loss, told, recwarn):
+    one = config(objectives={"dwell": {"use": "single", "loss": loss, "label": "dwell"}})
+    objectives = objectives_of(one)
+    warn_of(one, objectives, data_of(one, objectives).dataset)
+    said = [str(one.message) for one in recwarn.list if "2^y - 1" in str(one.message)]
+    assert len(said) == told
+    assert all("objectives.dwell: label dwell goes up to 200" in one and "loss softmax" in one for one in said)
+
+
 def test_a_corpus_is_shown_by_its_name_alone():
     text = printed(named("synthetic", ["data.users=5", "data.lists_per_user=2"]))
     for line in ("rows: 5", "rows: 120", "lists: 10", "click: observed 1", "title: empty 0", "first: 2023-11-14"):

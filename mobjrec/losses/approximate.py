@@ -8,7 +8,7 @@ from mobjrec.ranks import check_above, check_lists, relevant_in, soft_ranks
 from mobjrec.types import Array
 
 
-@states("gain", order=True, relevant=True)
+@states("grade", order=True, relevant=True)
 def approx_ndcg(
     scores: Array, labels: Array, *, where: Array, weights: Array | None = None, temperature: float = 0.1
 ) -> Array:

@@ -11,9 +11,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def states(
     labels: str = "any", *, order: bool = False, relevant: bool = False, positive: bool = True, value: bool = False
 ) -> Callable[[Function], Function]:
-    """A decorator that writes these `Facts` on a loss. ValueError for labels that are not any, gain or share."""
-    if labels not in ("any", "gain", "share"):
-        raise ValueError(f"labels is {labels!r}; it may be any, gain (0 or more) or share (0 to 1)")
+    """A decorator that writes these `Facts` on a loss. ValueError for other words for labels."""
+    if labels not in ("any", "gain", "grade", "share"):
+        words = "any, gain (0 or more), grade (a gain of few levels) or share (0 to 1)"
+        raise ValueError(f"labels is {labels!r}; it may be {words}")
 
     def write(loss: Function) -> Function:
         loss.facts = Facts(labels, order, relevant, positive, value)

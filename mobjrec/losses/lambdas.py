@@ -25,7 +25,7 @@ Swap = Callable[[Array, Array, Array, int | None], Change]
 Named = Literal["ndcg", "ndcg2", "mrr", "average_precision", "precision", "recall"]
 
 
-@states("gain", order=True, relevant=True)
+@states("grade", order=True, relevant=True)
 def lambda_rank(
     scores: Array, labels: Array, *, where: Array, weights: Array | None = None, k: int | None = None
 ) -> Array:
@@ -39,7 +39,7 @@ def lambda_rank(
     return swap_loss(ndcg, scores, labels, where=where, weights=weights, k=k)
 
 
-@states("gain", order=True, relevant=True)
+@states("grade", order=True, relevant=True)
 def lambda_loss(
     scores: Array,
     labels: Array,

@@ -12,7 +12,7 @@ from mobjrec.types import Array
 TINY = 1e-10
 
 
-@states("gain", order=True, relevant=True, positive=False)
+@states("grade", order=True, relevant=True, positive=False)
 def neural_ndcg(
     scores: Array,
     labels: Array,

@@ -39,7 +39,7 @@ def smooth_i_precision(
     return jnp.max(weight, axis=-1) - found / jnp.clip(jnp.sum(where, axis=-1), 1, k)
 
 
-@states("gain", order=True, relevant=True, positive=False)
+@states("grade", order=True, relevant=True, positive=False)
 def smooth_i_ndcg(
     scores: Array,
     labels: Array,

@@ -24,6 +24,7 @@ def unsaid(scores, labels, *, where, weights=None):
     [
         (losses.sigmoid_cross_entropy, Facts("share")),
         (losses.huber, Facts(value=True)),
+        (functools.partial(losses.lambda_loss, metric="ndcg2"), Facts("grade", order=True, relevant=True)),
         (functools.partial(losses.recall_at_k, k=3), Facts("gain", order=True, relevant=True, positive=False)),
         (functools.partial(mine, slope=2.0), Facts("gain", relevant=True, positive=False)),
         (unsaid, Facts()),
@@ -43,6 +44,11 @@ def test_a_link_and_lists_that_are_left_out_say_more():
 @pytest.mark.parametrize("name", losses.__all__)
 def test_every_loss_here_says_what_it_takes(name):
     assert hasattr(getattr(losses, name), "facts"), f"{name} has no @states(...)"
+
+
+@pytest.mark.parametrize("name", ["approx_ndcg", "lambda_rank", "lambda_loss", "neural_ndcg", "smooth_i_ndcg"])
+def test_losses_whose_gain_is_two_to_the_label_take_grades(name):
+    assert facts_of(getattr(losses, name)).labels == "grade"
 
 
 def test_other_words_for_labels_are_refused():
