@@ -93,6 +93,9 @@ def soft_top_k(scores: Array, where: Array, k: int, temperature: float) -> Array
     scores, where [..., L] -> [..., L], at least float32, 0 under the mask; 1 for all of a list of k items or fewer.
     """
     kept = jnp.where(where, scores.astype(_counting(scores)), 0.0)
+    # Near large scores tau has too few bits; a shift changes no share.
+    largest = jnp.max(kept, axis=-1, keepdims=True, where=where, initial=jnp.finfo(kept.dtype).min)
+    kept = jnp.where(where, kept - jax.lax.stop_gradient(largest), 0.0)
     count = jnp.sum(where, axis=-1, keepdims=True)
     many = count > k
     # In a list of k or fewer no tau will do: it is found for half the items, and not used.

@@ -174,3 +174,9 @@ def test_the_gradient_of_a_soft_top_k_is_that_of_finite_differences():
         grad = jax.grad(lambda s: total(s).sum())(scores)
         np.testing.assert_allclose(np.transpose(found), grad, atol=1e-7)
         assert np.abs(grad).max() > 0.1 and not grad[~THERE].any()
+
+
+def test_soft_shares_of_scores_far_from_zero_sum_to_k():
+    scores = jnp.asarray([[1e4 + 0.1 * n for n in range(7)], [-1e4 + 0.1 * n for n in range(7)]], jnp.float32)
+    shares = ranks.soft_top_k(scores, jnp.ones(scores.shape, bool), 2, 0.1)
+    np.testing.assert_allclose(jnp.sum(shares, -1), 2.0, atol=1e-4)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from mobjrec.losses.facts import states
-from mobjrec.losses.reduce import masked_mean
+from mobjrec.losses.reduce import masked_mean, not_below_zero
 from mobjrec.ranks import check_above, check_lists, relevant_in, soft_ranks
 from mobjrec.types import Array
 
@@ -25,7 +25,7 @@ def approx_ndcg(
     found = soft_ranks(scores, where, temperature)
     gain, weight = gains(labels, where, weights, found.dtype)
     total = jnp.sum(gain / jnp.log2(1.0 + found), axis=-1)
-    return weight * (1.0 - total / ideal(gain))
+    return not_below_zero(weight * (1.0 - total / ideal(gain)))
 
 
 @states("gain", order=True, relevant=True)
@@ -44,7 +44,7 @@ def approx_mrr(
     found = soft_ranks(scores, where, temperature)
     relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0).astype(found.dtype)
-    return jnp.max(weight, axis=-1) - jnp.max(weight / found, axis=-1)
+    return not_below_zero(jnp.max(weight, axis=-1) - jnp.max(weight / found, axis=-1))
 
 
 @states("gain", order=True, relevant=True)
@@ -62,7 +62,7 @@ def smooth_ap(
     check_above({"temperature": temperature})
     relevant = relevant_in(labels, where)
     share = soft_ranks(scores, relevant, temperature) / soft_ranks(scores, where, temperature)
-    return masked_mean(1.0 - share, relevant, weights)
+    return not_below_zero(masked_mean(1.0 - share, relevant, weights))
 
 
 def gains(labels: Array, where: Array, weights: Array | None, dtype: jnp.dtype) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mobjrec.losses.approximate import gains, ideal
 from mobjrec.losses.facts import states
+from mobjrec.losses.reduce import not_below_zero
 from mobjrec.ranks import check_above, check_lists, relevant_in
 from mobjrec.types import Array
 
@@ -36,7 +37,7 @@ def smooth_i_precision(
     relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0)
     found = sum(jnp.sum(weight * one, axis=-1) for one in _indicators(scores, where, k, alpha, delta, stop_gradient))
-    return jnp.max(weight, axis=-1) - found / jnp.clip(jnp.sum(where, axis=-1), 1, k)
+    return not_below_zero(jnp.max(weight, axis=-1) - found / jnp.clip(jnp.sum(where, axis=-1), 1, k))
 
 
 @states("grade", order=True, relevant=True, positive=False)

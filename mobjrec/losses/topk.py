@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec.losses.facts import states
+from mobjrec.losses.reduce import not_below_zero
 from mobjrec.ranks import check_above, check_lists, relevant_in, soft_ranks, soft_top_k
 from mobjrec.types import Array
 
@@ -167,7 +168,7 @@ def _left(shares: Array, relevant: Array, weights: Array | None, count: Array, k
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0)
     left = jnp.max(weight, axis=-1) - jnp.sum(weight * shares, axis=-1) / jnp.clip(count, 1, k)
     # Of high scores the shares sum to k but for rounding, and the loss is declared positive.
-    return jnp.maximum(left, 0.0)
+    return not_below_zero(left)
 
 
 def _f_beta(inside: Array, labels: Array, where: Array, weights: Array | None, beta: float) -> Array:
@@ -179,4 +180,4 @@ def _f_beta(inside: Array, labels: Array, where: Array, weights: Array | None, b
     found = jnp.sum(weight * inside, axis=-1, where=relevant)
     below = beta**2 * wanted + jnp.sum(weight * inside, axis=-1, where=where)
     scale = wanted / jnp.maximum(jnp.sum(relevant, axis=-1), 1)
-    return scale * (1.0 - (1.0 + beta**2) * found / jnp.where(wanted > 0, below, 1.0))
+    return not_below_zero(scale * (1.0 - (1.0 + beta**2) * found / jnp.where(wanted > 0, below, 1.0)))

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 
 from mobjrec.losses import masked_mean
+from mobjrec.losses.reduce import not_below_zero
 
 WIDTH = 5
 VALUES = hnp.arrays(np.float32, (2, WIDTH), elements=st.floats(-9, 9, width=32))
@@ -33,3 +34,8 @@ def test_a_weight_under_the_mask_gives_no_gradient_either():
     value, grad = jax.value_and_grad(lambda v: masked_mean(v, where, weights))(values)
     np.testing.assert_array_equal(value, 3)
     np.testing.assert_array_equal(grad, [3, 0])
+
+
+def test_what_rounding_took_below_zero_is_zero_and_keeps_its_gradient():
+    value, slope = jax.vmap(jax.value_and_grad(lambda x: not_below_zero(2.0 * x)))(jnp.asarray([-1e-7, 0.0, 3.0]))
+    assert value.tolist() == [0.0, 0.0, 6.0] and slope.tolist() == [2.0, 2.0, 2.0]
