@@ -233,7 +233,8 @@ def _aligned(one: Path, first: Kept, two: Path, other: Kept, split: str) -> tupl
         alike = len(np.intersect1d(first.lists, other.lists))
         raise UserError(
             f"{one} and {two} did not measure the same lists: of {len(first.lists)} and {len(other.lists)} {split} lists "
-            f"{alike} have the same user, time and items; compare runs of the same data, splits and candidates"
+            f"{alike} have the same user, time and items; compare runs of the same data, splits and candidates (drawn "
+            "ones differ by seed: measure both with `--full`, or let evaluate.candidates be as_logged or catalogue)"
         )
     return here, there
 
