@@ -4,6 +4,7 @@ Shared by losses and metrics, with what both refuse at trace time.
 """
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,18 @@ HALVINGS = 60
 
 
 def check_lists(scores: Array, labels: Array, where: Array, weights: Array | None = None, k: int | None = None) -> None:
-    """ValueError for shapes that differ, a mask that is not bool, or k below 1, naming the argument."""
+    """ValueError for scalars, shapes that differ, a mask that is not bool, or k no whole number from 1, naming it."""
+    if where is None:
+        raise ValueError(f"where is None; expected a bool array of scores' shape, {jnp.shape(scores)}")
+    if not jnp.shape(scores):
+        raise ValueError("scores is a single number; expected an array whose last axis is a list's items")
     for name, array in (("labels", labels), ("where", where), ("weights", weights)):
         if array is not None and jnp.shape(array) != jnp.shape(scores):
             raise ValueError(f"{name} has shape {jnp.shape(array)}; expected that of scores, {jnp.shape(scores)}")
     if jnp.asarray(where).dtype != jnp.bool_:
         raise ValueError(f"where is {jnp.asarray(where).dtype}; expected bool, True for a real item")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, Integral)):
+        raise ValueError(f"k is {k}; it must be a whole number")
     if k is not None and k < 1:
         raise ValueError(f"k is {k}; it must be at least 1")
 

@@ -180,3 +180,19 @@ def test_soft_shares_of_scores_far_from_zero_sum_to_k():
     scores = jnp.asarray([[1e4 + 0.1 * n for n in range(7)], [-1e4 + 0.1 * n for n in range(7)]], jnp.float32)
     shares = ranks.soft_top_k(scores, jnp.ones(scores.shape, bool), 2, 0.1)
     np.testing.assert_allclose(jnp.sum(shares, -1), 2.0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "shape, masked, k, said",
+    [
+        ((3,), True, 2.5, "k is 2.5; it must be a whole number"),
+        ((3,), True, True, "k is True; it must be a whole number"),
+        ((3,), True, 0, "k is 0; it must be at least 1"),
+        ((3,), False, 1, "where is None; expected a bool array of scores' shape"),
+        ((), True, 1, "scores is a single number"),
+    ],
+)
+def test_arguments_that_are_no_lists_are_refused(shape, masked, k, said):
+    scores = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError, match=said):
+        ranks.check_lists(scores, scores, np.ones(shape, bool) if masked else None, None, k)
