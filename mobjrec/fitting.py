@@ -77,6 +77,8 @@ def _fit(annotation: Any, value: Any, at: KeyPath, problems: list[Problem], way:
         return _sequence(annotation, value, at, problems, way)
     if annotation is dict or origin in (dict, Mapping):
         return _mapping(annotation, value, at, problems, way)
+    if getattr(annotation, "__name__", "") == "Array":
+        return "nothing: an array is given in Python, or by the objective of this name"
     if annotation is Any:
         return Fit(value, value)
     if annotation in LEAVES or (origin is Annotated and annotation.__origin__ in LEAVES):

@@ -102,7 +102,9 @@ def soft_top_k(scores: Array, where: Array, k: int, temperature: float) -> Array
     kept = jnp.where(where, scores.astype(_counting(scores)), 0.0)
     # Near large scores tau has too few bits; a shift changes no share.
     largest = jnp.max(kept, axis=-1, keepdims=True, where=where, initial=jnp.finfo(kept.dtype).min)
-    kept = jnp.where(where, kept - jax.lax.stop_gradient(largest), 0.0)
+    # Half the range is far below any tau, and does not overflow.
+    below = jnp.maximum(kept - jax.lax.stop_gradient(largest), 0.5 * jnp.finfo(kept.dtype).min)
+    kept = jnp.where(where, below, 0.0)
     count = jnp.sum(where, axis=-1, keepdims=True)
     many = count > k
     # In a list of k or fewer no tau will do: it is found for half the items, and not used.
@@ -126,8 +128,8 @@ def _threshold(kept: Array, where: Array, size: Array, temperature: float) -> Ar
     count = jnp.maximum(jnp.sum(where, axis=-1, keepdims=True), 1)
     equal = temperature * (jnp.log(size) - jnp.log(jnp.maximum(count - size, 0.5)))
     largest = jnp.finfo(kept.dtype).max
-    low = jnp.min(jnp.where(where, kept, largest), axis=-1, keepdims=True)
-    high = jnp.max(jnp.where(where, kept, -largest), axis=-1, keepdims=True)
+    low = jnp.min(kept, axis=-1, keepdims=True, where=where, initial=largest)
+    high = jnp.max(kept, axis=-1, keepdims=True, where=where, initial=-largest)
     there = jnp.any(where, axis=-1, keepdims=True)
 
     def halved(_: int, between: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -196,3 +196,9 @@ def test_arguments_that_are_no_lists_are_refused(shape, masked, k, said):
     scores = np.zeros(shape, np.float32)
     with pytest.raises(ValueError, match=said):
         ranks.check_lists(scores, scores, np.ones(shape, bool) if masked else None, None, k)
+
+
+def test_a_soft_top_k_of_scores_as_far_apart_as_floats_go_is_a_choice():
+    scores, where = jnp.array([3e38, -3e38, 0.0]), jnp.ones(3, bool)
+    np.testing.assert_array_equal(ranks.soft_top_k(scores, where, 1, 0.1), [1, 0, 0])
+    assert np.isfinite(jax.grad(lambda s: ranks.soft_top_k(s, where, 1, 0.1)[0])(scores)).all()

@@ -97,7 +97,12 @@ def in_batch(
 def popularity(
     negatives: int = 256, size: int | None = None, power: float = 1.0, same: Literal["item", "text"] = "item"
 ) -> Candidates:
-    """`in_batch` with negatives drawn by their training events to a power: 1, or 0.75 as in Mikolov et al. 2013."""
+    """`in_batch` with negatives drawn by their training events to a power: 1, or 0.75 as in Mikolov et al. 2013.
+
+    UserError as there, and for less than 1 negative.
+    """
+    if negatives < 1:
+        raise UserError(f"candidates.negatives is {negatives}; it must be at least 1")
     return in_batch(negatives, size, power, same)
 
 

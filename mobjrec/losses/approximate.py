@@ -44,7 +44,7 @@ def approx_mrr(
     found = soft_ranks(scores, where, temperature)
     relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0).astype(found.dtype)
-    return not_below_zero(jnp.max(weight, axis=-1) - jnp.max(weight / found, axis=-1))
+    return not_below_zero(jnp.max(weight, axis=-1, initial=0.0) - jnp.max(weight / found, axis=-1, initial=0.0))
 
 
 @states("gain", order=True, relevant=True)

@@ -37,7 +37,7 @@ def smooth_i_precision(
     relevant = relevant_in(labels, where)
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0)
     found = sum(jnp.sum(weight * one, axis=-1) for one in _indicators(scores, where, k, alpha, delta, stop_gradient))
-    return not_below_zero(jnp.max(weight, axis=-1) - found / jnp.clip(jnp.sum(where, axis=-1), 1, k))
+    return not_below_zero(jnp.max(weight, axis=-1, initial=0.0) - found / jnp.clip(jnp.sum(where, axis=-1), 1, k))
 
 
 @states("grade", order=True, relevant=True, positive=False)
@@ -75,7 +75,7 @@ def _indicators(
         raise ValueError(f"delta is {delta}; it must be between 0 and 0.5")
     kept = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     largest = jnp.finfo(kept.dtype).max
-    least = jnp.min(jnp.where(where, kept, largest), axis=-1, keepdims=True)
+    least = jnp.min(kept, axis=-1, keepdims=True, where=where, initial=largest)
     above = jnp.where(where, jnp.where(where, kept, 0.0) - jnp.where(where, least, 0.0), 0.0)
     count, left = jnp.sum(where, axis=-1, keepdims=True), jnp.ones_like(above)
     for rank in range(min(k, scores.shape[-1])):

@@ -166,7 +166,7 @@ def _short(inside: Array, relevant: Array, weights: Array | None, divisor: Array
 def _left(shares: Array, relevant: Array, weights: Array | None, count: Array, k: int) -> Array:
     """The largest weight of the relevant items less their shares, over the lesser of `count` [...] and k."""
     weight = jnp.where(relevant, 1.0 if weights is None else weights, 0.0)
-    left = jnp.max(weight, axis=-1) - jnp.sum(weight * shares, axis=-1) / jnp.clip(count, 1, k)
+    left = jnp.max(weight, axis=-1, initial=0.0) - jnp.sum(weight * shares, axis=-1) / jnp.clip(count, 1, k)
     # Of high scores the shares sum to k but for rounding, and the loss is declared positive.
     return not_below_zero(left)
 

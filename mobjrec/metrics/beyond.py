@@ -43,6 +43,10 @@ def novelty(scores: Array, information: Array, *, where: Array, k: int | None = 
 
     information: [..., L] of each item, see `self_information`. NaN without items.
     """
+    if jnp.shape(information) != jnp.shape(scores):
+        raise ValueError(
+            f"information has shape {jnp.shape(information)}; expected that of scores, {jnp.shape(scores)}"
+        )
     return mean_label(scores, information, where=where, k=k)
 
 

@@ -143,6 +143,8 @@ def test_what_reads_like_an_item_that_the_user_met_is_no_negative(dataset):
 def test_settings_that_mean_nothing_are_refused(settings, says):
     with pytest.raises(UserError, match=says):
         candidates.in_batch(**settings)
+    with pytest.raises(UserError, match="negatives is 0; it must be at least 1"):
+        candidates.popularity(0)
 
 
 @pytest.mark.parametrize(
