@@ -148,8 +148,8 @@ MUTANTS = [
     Mutant(
         "minimum over padding",
         "losses/smooth_i.py",
-        "jnp.min(jnp.where(where, kept, largest)",
-        "jnp.min(jnp.where(where, kept, 0.0)",
+        "jnp.min(kept, axis=-1, keepdims=True, where=where, initial=largest)",
+        "jnp.min(kept, axis=-1, keepdims=True)",
         f"losses/test_smooth_i.py {PROMISES}",
         "smooth_i",
     ),
