@@ -1,8 +1,8 @@
 """Loss and gradient of [512, 200]: ours, rax and torch (allRank's where it has one) in turns, after their values agree.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install -r benchmarks/peers/losses.txt
-    /tmp/peers/bin/pip install --no-deps allrank==1.4.3
-    python benchmarks/losses.py --peers /tmp/peers/bin/python --keep
+    python -m venv peers && peers/bin/pip install -r benchmarks/peers/losses.txt
+    peers/bin/pip install --no-deps allrank==1.4.3
+    python benchmarks/losses.py --peers peers/bin/python --keep
 
 Each runs in a process of its own, on the jax that it works with, compiled where it can be; compiling is told apart. All
 reduce to one number, so that the values can be compared. Rounds take turns, the median counts, by the wall and of all

@@ -1,7 +1,7 @@
 """Ten metrics at three cut-offs over 100,000 lists of 100 items: ours, ranx and pytrec_eval in one run, once they agree.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install . -r benchmarks/peers/metrics.txt
-    /tmp/peers/bin/python benchmarks/metrics.py --keep
+    python -m venv peers && peers/bin/pip install . -r benchmarks/peers/metrics.txt
+    peers/bin/python benchmarks/metrics.py --keep
 
 Each is given what suits it best, made before the clock starts: ours two arrays and a mask; ranx arrays of ids that are
 sorted already, with and without the time of sorting them, and all threads; pytrec_eval, which has five of the ten, its
