@@ -24,6 +24,9 @@ from mobjrec.problems import Problem, dotted, report
 from mobjrec.resolve import Bound, bind
 from mobjrec.types import Column, Corpus, Dataset, Input, Labels, Objective, SideSpec, Table
 
+# Candidates of ours that hold items which were not shown to the list's user.
+DRAWN = ("catalogue", "in_batch", "popularity", "uniform")
+
 
 class Data(NamedTuple):
     """leaks: a sentence for each kind of leak between the splits"""
@@ -151,7 +154,7 @@ def _warn_of_lists_of_one(config: Config, dataset: Dataset) -> None:
 
 def _warn_of_constants(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> None:
     """Warn of labels that have one value wherever training knows them, and of which no drawn item is a 0."""
-    drawn = config.candidates.use in ("uniform", "in_batch", "catalogue")
+    drawn = config.candidates.use in DRAWN
     for name, objective in objectives.items():
         for label in objective.labels:
             values = dataset.train.labels[label]
@@ -243,7 +246,7 @@ def _unlearnt(objectives: Mapping[str, Objective], dataset: Dataset) -> list[str
 def _unordered(config: Config, objectives: Mapping[str, Objective], dataset: Dataset) -> list[str]:
     """Labels whose order an objective learns, although no training list holds two values and no drawn item is a 0."""
     drawn, lists = config.candidates.use, dataset.train
-    if drawn not in ("uniform", "in_batch", "catalogue"):
+    if drawn not in DRAWN:
         return []
     problems = []
     for name, objective in objectives.items():

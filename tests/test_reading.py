@@ -209,6 +209,7 @@ AFTER = {"kept": {"use": "at_least", "of": "dwell", "value": 9, "known": {"after
     [
         (CLICK, IN_BATCH, {}, True, "`labels: {click: {use: copy, of: click, known: everywhere}}`"),
         (CLICK, {"use": "uniform", "negatives": 3}, {}, True, "`labels: {click: {use: copy, "),
+        (CLICK, {"use": "popularity", "negatives": 3}, {}, True, "`labels: {click: {use: copy, "),
         ({**CLICK, "loss": "pairwise_logistic"}, {"use": "catalogue"}, {}, True, "`labels: {click: {use: copy, "),
         ({"use": "recall", "label": "click", "k": 1}, IN_BATCH, {}, True, "`labels: {click: {use: copy, "),
         ({**CLICK, "label": "kept"}, IN_BATCH, AFTER, False, "`labels: {kept: {..., known: everywhere}}` in place of"),
