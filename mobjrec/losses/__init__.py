@@ -45,6 +45,7 @@ from mobjrec.losses.approximate import approx_mrr, approx_ndcg, smooth_ap
 from mobjrec.losses.beyond import exposure_gap as exposure_gap
 from mobjrec.losses.beyond import similarity_on_top as similarity_on_top
 from mobjrec.losses.contrastive import adv_infonce, bsl, llpauc, psl, sampled_softmax, sl, sl_at_k
+from mobjrec.losses.contrastive import hardest as hardest
 from mobjrec.losses.facts import facts_of as facts_of
 from mobjrec.losses.facts import states as states
 from mobjrec.losses.lambdas import lambda_loss, lambda_rank

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec import losses
-from mobjrec.losses.contrastive import hardest as hardest_of
-from mobjrec.objectives.recall import tried
-from mobjrec.objectives.single import single_settled
+from mobjrec.objectives.single import single_settled, tried
 from mobjrec.types import Array, Batch, Clock, Objective, Outputs, Spec, Tree
 
 Valued = tuple[Array, Array, Tree]
@@ -38,7 +36,7 @@ def sampled_softmax(
     def value(outputs: Outputs, batch: Batch, params: Tree, memory: Tree, clock: Clock) -> Valued:
         given = _given(outputs, batch, label, head)
         if hardest is not None:
-            given["where"] = hardest_of(given["scores"], given["labels"], given["where"], hardest)
+            given["where"] = losses.hardest(given["scores"], given["labels"], given["where"], hardest)
         log_q = jnp.broadcast_to(batch.log_q, given["where"].shape) if correct else None
         return losses.sampled_softmax(**given, temperature=temperature, log_q=log_q), _speaks(given), memory
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from mobjrec.losses import precision_at_k, recall_at_k
 from mobjrec.losses import softmax as softmax_loss
+from mobjrec.objectives.single import tried
 from mobjrec.types import Array, Batch, Clock, Objective, Outputs, Tree
 
 
@@ -61,12 +61,6 @@ def recall_settled(settings: Mapping[str, Any], given: frozenset[str]) -> dict[s
 
 
 precision_settled = recall_settled
-
-
-def tried(loss: Callable[..., Array], settings: Mapping[str, Any]) -> None:
-    """Nothing, or the ValueError that the loss raises at these settings: before any data are read."""
-    # Not an array: making one takes the devices, which several processes have to join before.
-    jax.eval_shape(lambda one: loss(one, one, where=one > 0, **settings), jax.ShapeDtypeStruct((1,), "float32"))
 
 
 def _mixture(

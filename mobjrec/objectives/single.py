@@ -1,6 +1,6 @@
 """A loss bound to a head and a label, and the one reduction over lists."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -13,6 +13,12 @@ from mobjrec.types import Array, Batch, Clock, Loss, Objective, Outputs, Spec, T
 def mean_over_lists(values: Array, speaks: Array) -> Array:
     """The mean of values [B] over the lists spoken of [B] bool; 0 where there is none."""
     return jnp.sum(values, where=speaks) / jnp.maximum(jnp.sum(speaks), 1)
+
+
+def tried(loss: Callable[..., Array], settings: Mapping[str, Any]) -> None:
+    """Nothing, or the ValueError that the loss raises at these settings: before any data are read."""
+    # Not an array: making one takes the devices, which several processes have to join before.
+    jax.eval_shape(lambda one: loss(one, one, where=one > 0, **settings), jax.ShapeDtypeStruct((1,), "float32"))
 
 
 def single(

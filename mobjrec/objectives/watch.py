@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec import losses
-from mobjrec.objectives.single import single_settled
+from mobjrec.objectives.single import single_settled, tried
 from mobjrec.types import Array, Batch, Clock, Loss, Objective, Outputs, Tree
 
 
@@ -25,8 +25,7 @@ def tweedie(label: str, head: str = "", power: float = 1.5) -> Objective:
 
     power: variance grows as mean^power; near 1 like counts, near 2 like Gamma. label: amounts >= 0.
     """
-    if not 1 < power < 2:
-        raise ValueError(f"power is {power}; it must be between 1 and 2")
+    tried(losses.tweedie, {"power": power})
     return _one(partial(losses.tweedie, power=power), label, head, losses.tame_exp)
 
 

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_count, check_preference, shares, sound
+from mobjrec.weightings.given import preferring, shares, sound
 
 Scale = Literal["min", "median", "rmse"]
 
@@ -21,14 +21,9 @@ def aligned_mtl(preference: PerObjective = (), scale: Scale = "min") -> Weightin
     the smallest singular value is the step. All gradients 0: weights p. ValueError unless preferences are one an
     objective, finite, not negative nor all 0; for another word.
     """
-    if preference:
-        check_preference("preference", preference)
+    init = preferring(preference)
     if scale not in get_args(Scale):
         raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
-
-    def init(count: int) -> tuple[()]:
-        check_count("preference", preference, count)
-        return ()
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
         signals = sound(signals)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_count, check_preference, shares, sound
+from mobjrec.weightings.given import preferring, shares, sound
 from mobjrec.weightings.solvers import cone_point, unit_rows
 
 
@@ -35,12 +35,7 @@ def dualproj(preference: PerObjective = ()) -> Weighting:
 
 
 def _projected(preference: PerObjective, solve: Callable[[Array, Array, Array], Array]) -> Weighting:
-    if preference:
-        check_preference("preference", preference)
-
-    def init(count: int) -> tuple[()]:
-        check_count("preference", preference, count)
-        return ()
+    init = preferring(preference)
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
         signals = sound(signals)

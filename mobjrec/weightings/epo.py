@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_count, check_preference, check_rate, shares, sound
+from mobjrec.weightings.given import check_rate, preferring, shares, sound
 from mobjrec.weightings.linear import linear_program
 from mobjrec.weightings.solvers import Solution, nearest_point
 
@@ -20,13 +20,8 @@ def epo(preference: PerObjective = (), tolerance: float = 1e-4) -> Weighting:
     off the ray: where one objective dominates, the balance undoes each step. ValueError unless preferences are one an
     objective, finite, not negative nor all 0, and 0 < tolerance < inf.
     """
-    if preference:
-        check_preference("preference", preference)
+    init = preferring(preference)
     check_rate("tolerance", tolerance)
-
-    def init(count: int) -> tuple[()]:
-        check_count("preference", preference, count)
-        return ()
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
         signals = sound(signals)

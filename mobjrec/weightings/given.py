@@ -1,5 +1,7 @@
 """What weightings ask of their settings and of a step's signals before they solve anything."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals
@@ -24,6 +26,18 @@ def check_count(name: str, values: PerObjective, count: int) -> None:
     """ValueError unless there is one per objective, or none at all."""
     if values and len(values) != count:
         raise ValueError(f"{name} has {len(values)} entries for {count} objectives")
+
+
+def preferring(values: PerObjective) -> Callable[[int], tuple[()]]:
+    """The `init` of a weighting that keeps no state and takes a `preference`, or none. ValueError as of the checks above."""
+    if values:
+        check_preference("preference", values)
+
+    def init(count: int) -> tuple[()]:
+        check_count("preference", values, count)
+        return ()
+
+    return init
 
 
 def check_rate(name: str, value: float) -> None:

@@ -1,7 +1,7 @@
 """Between the mean gradient and the one that helps the least helped objective most."""
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_at_least_0, check_count, check_preference, shares, sound
+from mobjrec.weightings.given import check_at_least_0, preferring, shares, sound
 from mobjrec.weightings.solvers import shifted_point
 
 
@@ -17,12 +17,7 @@ def sdmgrad(pull: float = 0.3, preference: PerObjective = ()) -> Weighting:
     all 0.
     """
     check_at_least_0("pull", pull)
-    if preference:
-        check_preference("preference", preference)
-
-    def init(count: int) -> tuple[()]:
-        check_count("preference", preference, count)
-        return ()
+    init = preferring(preference)
 
     def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
         signals = sound(signals)
