@@ -16,6 +16,7 @@
 | diversity | none; item vectors | 1, another's | the score |
 | exposure | a group's share, and merit >= 0 if named | 1, another's | the score |
 
+The losses inside say whose values they are held to; satisfied_click's formula is held to independent float64 values, too.
 Beside slow numpy forms of our own, as nobody else's are at hand: escm2_ips, dcmt, index, inverse_propensity,
 position_tower, regression_em, diversity, exposure.
 """
