@@ -12,7 +12,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
     "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
-    "checks defaults reading parts frozen inference resume progress choice saving stopping exposed kept"
+    "fronts checks defaults reading parts frozen inference resume progress choice saving stopping exposed kept"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
