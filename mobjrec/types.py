@@ -132,7 +132,7 @@ class Spec(NamedTuple):
     vocabulary: tokens, 0 where nothing reads text   item_row, user_row: longest text in tokens
     history: events a history holds at most, 0 where it is not given as item vectors
     labels: {name: LabelSpec}   lists: Q of the training split   catalogue: items
-    positions: slots that items of training lists were shown in, 0 where none is known
+    positions: slots that items of training lists were shown in, 0 where none is known   objectives: K
     """
 
     vocabulary: int
@@ -146,6 +146,7 @@ class Spec(NamedTuple):
     item_row: int = 0
     user_row: int = 0
     positions: int = 0
+    objectives: int = 1
 
 
 class Objective(NamedTuple):
@@ -203,6 +204,10 @@ class Weighting(NamedTuple):
     update: (Signals, state) -> ([K] weights, state); finite, the paper's own scale; once a step, inside jit
     needs_gram: whether `update` reads `signals.gram`   needs_positive: whether losses must stay above 0
     observe: ([K] losses after the step, state) -> state; None spares the extra forward pass
+    residual: state -> scalar, how far the last `update` was from solving its problem, by the problem's own condition and
+        free of scale: 0 solved, 1 not at all; None where there is nothing to solve
+    due: (Signals without a Gram matrix, state) -> bool, whether `update` reads the Gram matrix in this step (one of zeros
+        stands there if not) and `observe` is called; None: in every step
     """
 
     init: Callable[[int], Tree]
@@ -210,6 +215,8 @@ class Weighting(NamedTuple):
     needs_gram: bool = False
     needs_positive: bool = False
     observe: Callable[[Array, Tree], Tree] | None = None
+    residual: Callable[[Tree], Array] | None = None
+    due: Callable[[Signals, Tree], Array] | None = None
 
 
 class Input(NamedTuple):
@@ -244,6 +251,7 @@ class Model(NamedTuple):
         -> {head: [B, L] or [B, L, width]}
     heads: {name: width}
     trainable, shared: params -> tree of bool; shared = more than one objective reaches it
+    conditioned: whether `score` reads the preference; None then stands for the equal one
     """
 
     init: Callable[[Array], Tree]
@@ -256,6 +264,7 @@ class Model(NamedTuple):
     trainable: Callable[[Tree], Tree]
     shared: Callable[[Tree], Tree]
     freeze: Callable[[Tree, Texts], Texts] | None = None
+    conditioned: bool = False
 
 
 class Loss(Protocol):
@@ -306,7 +315,8 @@ class Encoder(Protocol):
 class Scorer(Protocol):
     """(width, heads, Spec, rngs) -> NNX module (users, items, context, context_ids, preference, keys) -> {head: scores}.
 
-    A module that reads the history's vectors, not the pooled user alone, has an attribute `sequence = True`.
+    A module that reads the history's vectors, not the pooled user alone, has an attribute `sequence = True`; one that
+    reads the preference has `conditioned = True` and takes None for the equal one.
     """
 
     def __call__(self, width: int, heads: dict[str, int], spec: Spec, rngs: Any) -> Any: ...
