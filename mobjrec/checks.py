@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobjrec import mesh, state
+from mobjrec import mesh, preferences, state
 from mobjrec.config import BatchOf, Evaluate, plain
 from mobjrec.data.texts import check_template, divide
 from mobjrec.errors import closest
@@ -69,6 +69,7 @@ def check(data: Mapping[str, Any], problems: list[Problem], context: SideSpec = 
     if ("model",) in blocks:
         _check_texts(blocks[("model",)], data, problems)
         model = _model(blocks[("model",)], objectives, data, problems, context)
+    _check_preference(blocks, weighting, model, data, problems)
     optimizer = values.get(("optimizer",))
     if not problems and not absent and optimizer is not None and model is not None:
         spec = _spec(blocks[("model",)], objectives, data, context)
@@ -132,6 +133,28 @@ def _check_weighting(
     if weighting.needs_positive and below:
         text = f"{settings['use']} needs losses above 0, but {', '.join(below)} may go below; take another weighting"
         problems.append(Problem((*path, "use"), text))
+
+
+def _check_preference(
+    blocks: Mapping[KeyPath, Bound],
+    weighting: Weighting | None,
+    model: Model | None,
+    data: Mapping[str, Any],
+    problems: list[Problem],
+) -> None:
+    """A preference that is drawn and not read, or read and not drawn: by the model, whose weighting must then follow it."""
+    wrong = any(touched((key,), problems) for key in ("preference", "weighting", "model"))
+    if weighting is None or model is None or wrong:
+        return
+    drawn, reads = ("preference",) in blocks, preferences.reads(weighting, len(_named(data)))
+    if model.conditioned and not drawn:
+        text = "the scorer reads a preference and none is drawn; give {use: dirichlet}, or take another scorer"
+    elif drawn and not reads:
+        why = "so the scorer learns nothing from it" if model.conditioned else "and nor does the scorer"
+        text = f"{data['weighting']['use']} reads no preference of a step, {why}; take weighting: {{use: preferred}}"
+    else:
+        return
+    problems.append(Problem(("preference",), text))
 
 
 def _check_groups(found: Checked, optimizer: Any, spec: Spec, problems: list[Problem]) -> None:
@@ -296,6 +319,7 @@ def _spec(bound: Bound, objectives: dict[str, Objective], data: Mapping[str, Any
         catalogue=SOME,
         history=SOME * int(user.history),
         positions=SOME,
+        objectives=max(len(_named(data)), 1),
         **_rows(data),
     )
 

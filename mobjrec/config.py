@@ -121,6 +121,14 @@ class ListsOf(BaseModel):
     strict: bool = False
 
 
+class Rates(BaseModel):
+    """Rates of labels before each event as context, see data/rates.py. of: labels   by: {key: its pseudo-count}"""
+
+    model_config = STRICT
+    of: tuple[str, ...] = ()
+    by: Annotated[dict[str, Positive], Frozen] = Field(default={}, validate_default=True)
+
+
 class BatchOf(BaseModel):
     """Sizes of a global batch: lists, and the longest item and user text in tokens.
 
@@ -187,6 +195,7 @@ class Config(BaseModel):
     steps: Count | None = Field(default=None, validate_default=True)
     data: Block
     labels: Annotated[dict[LabelName, Block], Frozen] = Field(default={}, validate_default=True)
+    rates: Rates = Field(default_factory=Rates)  # a read-only mapping cannot be copied
     tokenizer: Block | None = None
     lists: ListsOf
     candidates: Block
@@ -195,9 +204,10 @@ class Config(BaseModel):
     objectives: Annotated[dict[Name, Block], Field(min_length=1), Frozen]
     weighting: Block
     weight_scale: Literal["unit", "paper"] = "unit"
+    preference: Block | None = None
     gram_at: Literal["embeddings", "parameters"] | None = None
     optimizer: Block
-    evaluate: Evaluate = Field(default_factory=Evaluate)  # a read-only mapping cannot be copied
+    evaluate: Evaluate = Field(default_factory=Evaluate)
     save: Save = Save()
     parallel: Parallel = Parallel()
     views: Views = Views()
@@ -323,8 +333,7 @@ def _checked(value: Any, path: KeyPath, problems: list[Problem]) -> Any:
     if len(path) > MAX_DEPTH:
         problems.append(Problem(path[:3], f"more than {MAX_DEPTH} levels inside each other"))
         return None
-    if isinstance(value, BaseModel):
-        value = plain(value)
+    value = plain(value) if isinstance(value, BaseModel) else value
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or _unwritable(key):

@@ -28,6 +28,7 @@ ROOMS = {
     "Loss": "mobjrec.losses",
     "Metric": "mobjrec.metrics",
     "weighting": "mobjrec.weightings",
+    "preference": "mobjrec.preferences",
     "optimizer": "mobjrec.optimizers",
 }
 # Annotations that take a nested block, and what a factory of another seam says that it returns.

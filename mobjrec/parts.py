@@ -18,6 +18,7 @@ from mobjrec.data.tokens import Tokenizer, doubts, tokenise
 from mobjrec.defaults import settled
 from mobjrec.errors import UserError
 from mobjrec.inference import Functions, compiled
+from mobjrec.preferences import Draw
 from mobjrec.reading import bound, data_of, objectives_of
 from mobjrec.types import Candidates, Corpus, Dataset, Input, Lists, Model, Objective, Spec, Weighting
 
@@ -29,7 +30,8 @@ class Parts(NamedTuple):
     """What a config means. steps: updates in all; steps_per_epoch: those in which every list is met once.
 
     train_candidates, eval_candidates: Candidates   shared: training ranks one set for all lists
-    optimizer: an optax transformation over the trained leaves   tokenizer: None where nothing reads text
+    preference: draws a step's, see preferences.py   optimizer: an optax transformation over the trained leaves
+    tokenizer: None where nothing reads text
     inputs: {"user": Input, "item": Input}   notes: sentences about the data to tell before the start
     """
 
@@ -44,6 +46,7 @@ class Parts(NamedTuple):
     functions: Functions
     objectives: dict[str, Objective]
     weighting: Weighting
+    preference: Draw | None
     optimizer: Any
     train_candidates: Candidates
     eval_candidates: Candidates
@@ -65,9 +68,10 @@ def assemble(config: Config, cache: Path) -> Parts:
     inputs = {"user": model_block.arguments["user"], "item": model_block.arguments["item"]}
     corpus, dataset, notes = data_of(config, objectives)
     tokenizer, feed = feed_of(config, corpus, dataset, inputs, cache)
-    spec = spec_of(dataset, feed, tokenizer)
+    spec = spec_of(dataset, feed, tokenizer)._replace(objectives=len(objectives))
     model = model_block.call(spec, heads_of(objectives))
     weighting = bound(config, "weighting", config.weighting, "weighting").call()
+    draw = config.preference and bound(config, "preference", config.preference, "preference").call()
     per_epoch = order.steps_per_epoch(len(dataset.train.user), config.batch.lists)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     optimizer = bound(config, "optimizer", config.optimizer, "optimizer").call(steps)
@@ -83,6 +87,7 @@ def assemble(config: Config, cache: Path) -> Parts:
         functions=compiled(model, objectives),
         objectives=objectives,
         weighting=weighting,
+        preference=draw,
         optimizer=optimizer,
         train_candidates=drawn_by(config, config.candidates, "candidates"),
         eval_candidates=drawn_by(config, config.evaluate.candidates, "evaluate.candidates"),

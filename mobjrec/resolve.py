@@ -132,6 +132,7 @@ def places_of_blocks(data: Mapping[str, Any]) -> list[tuple[KeyPath, str, Any]]:
         (("model",), "model", data.get("model")),
         *((("objectives", name), "objective", block) for name, block in below("objectives").items()),
         (("weighting",), "weighting", data.get("weighting")),
+        (("preference",), "preference", data.get("preference")),
         (("optimizer",), "optimizer", data.get("optimizer")),
         (("evaluate", "candidates"), "candidates", below("evaluate").get("candidates")),
     ]

@@ -195,7 +195,7 @@ def fed(parts: Parts, sizes: tuple[Size, ...], multiple: int, start: int, stop: 
 
 def mapped_step(parts: Parts, devices: Mesh) -> Callable:
     """The compiled step of these parts on these devices."""
-    config, shared = parts.config, shares_candidates(parts)
+    config, shared, draw = parts.config, shares_candidates(parts), parts.preference
     setting = Setting(
         seed=config.seed,
         steps_per_epoch=parts.steps_per_epoch,
@@ -203,6 +203,7 @@ def mapped_step(parts: Parts, devices: Mesh) -> Callable:
         shared=shared,
         gram_at=gram_at(parts),
         unit=config.weight_scale == "unit",
+        preference=draw and (lambda key: draw(key, len(parts.objectives))),
     )
     step = make_step(parts.model, parts.objectives, parts.weighting, parts.optimizer, setting)
     return mesh.mapped(step, devices, shared, config.parallel.map)

@@ -16,7 +16,7 @@ RUN = (
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
-    "problems data metrics pareto cache exhausted hosts link"
+    "problems data metrics pareto cache exhausted hosts link preferences"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -48,6 +48,7 @@ WALLS = {
     "metrics": "jax numpy ranks",
     "weightings": "jax numpy optax pareto",
     "objectives": "jax losses",
+    "preferences": "jax",
     "models": "jax numpy flax safetensors transformers cache",
     "data": "numpy pyarrow tokenizers cache",
     "data.readers": "numpy pyarrow data cache",

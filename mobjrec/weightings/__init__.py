@@ -5,7 +5,8 @@ is not finite, and the step then changes nothing. With one objective there is no
 
 | weighting | reads | guarantee | breaks |
 |---|---|---|---|
-| static, equal | nothing | the weighted sum's minimiser | concave fronts, unequal scales |
+| static, equal, preferred | nothing | the weighted sum's minimiser | concave fronts, unequal scales |
+| cosmos | losses | none | a penalty that rules |
 | rlw | nothing | the equal weights' minimiser on average | noise of the direction |
 | uncertainty, imtl_l | losses | losses' scales do not decide | a loss that reaches 0 takes over |
 | dwa | losses' epoch means | none | losses near 0, short epochs |
@@ -46,6 +47,7 @@ from mobjrec.weightings.mgda import mgda
 from mobjrec.weightings.nash import fairgrad, nash_mtl
 from mobjrec.weightings.pcgrad import gradvac, pcgrad
 from mobjrec.weightings.pe_ltr import pe_ltr
+from mobjrec.weightings.preferred import cosmos, preferred
 from mobjrec.weightings.rlw import rlw
 from mobjrec.weightings.sdmgrad import sdmgrad
 from mobjrec.weightings.uncertainty import imtl_l, uncertainty
@@ -56,6 +58,7 @@ __all__ = [
     "chebyshev",
     "config",
     "constrained",
+    "cosmos",
     "dualproj",
     "dwa",
     "epo",
@@ -73,6 +76,7 @@ __all__ = [
     "normalised",
     "pcgrad",
     "pe_ltr",
+    "preferred",
     "rlw",
     "sdmgrad",
     "smooth_chebyshev",

@@ -22,6 +22,8 @@ CLAIMS = {
     "smooth_chebyshev": set(),
     "famo": {"convex", "scale_invariant"},
     "constrained": set(),
+    "preferred": {"convex", "scale_invariant"},
+    "cosmos": set(),
     "gradnorm": set(),
     "pe_ltr": {"convex", "scale_invariant"},
     "pcgrad": {"scale_invariant"},
