@@ -96,10 +96,7 @@ class Pace(BaseModel):
 
 
 class History(BaseModel):
-    """Which events are a user's history: those with a positive label `of`, the `last` so many of them.
-
-    of: "" = the first label of the first objective
-    """
+    """A user's history: the `last` events with a positive label `of`; "" is the first label of the first objective."""
 
     model_config = STRICT
     of: str = ""
@@ -119,14 +116,6 @@ class ListsOf(BaseModel):
     window: int = Field(default=1, ge=0)
     eval_window: int | None = Field(default=None, ge=0)
     strict: bool = False
-
-
-class Rates(BaseModel):
-    """Rates of labels before each event as context, see data/rates.py. of: labels   by: {key: its pseudo-count}"""
-
-    model_config = STRICT
-    of: tuple[str, ...] = ()
-    by: Annotated[dict[str, Positive], Frozen] = Field(default={}, validate_default=True)
 
 
 class BatchOf(BaseModel):
@@ -195,7 +184,9 @@ class Config(BaseModel):
     steps: Count | None = Field(default=None, validate_default=True)
     data: Block
     labels: Annotated[dict[LabelName, Block], Frozen] = Field(default={}, validate_default=True)
-    rates: Rates = Field(default_factory=Rates)  # a read-only mapping cannot be copied
+    rates: Annotated[dict[str, Annotated[dict[str, Positive], Frozen]], Frozen] = Field(
+        default={}, validate_default=True
+    )
     tokenizer: Block | None = None
     lists: ListsOf
     candidates: Block
@@ -207,7 +198,7 @@ class Config(BaseModel):
     preference: Block | None = None
     gram_at: Literal["embeddings", "parameters"] | None = None
     optimizer: Block
-    evaluate: Evaluate = Field(default_factory=Evaluate)
+    evaluate: Evaluate = Field(default_factory=Evaluate)  # a read-only mapping cannot be copied
     save: Save = Save()
     parallel: Parallel = Parallel()
     views: Views = Views()

@@ -17,6 +17,7 @@ from mobjrec.data.columns import side
 from mobjrec.data.corpus import check, table_at
 from mobjrec.data.labels import outside
 from mobjrec.data.leaks import leaks
+from mobjrec.data.rates import with_rates
 from mobjrec.data.texts import columns_of, divide, render
 from mobjrec.errors import UserError
 from mobjrec.metrics import GRADES
@@ -64,6 +65,7 @@ def data_of(config: Config, objectives: Mapping[str, Objective]) -> Data:
         check(corpus, config.data.use)
     problems: list[str] = []
     labels = labels_of(config, corpus, problems)
+    corpus = _noted(lambda: _rated(config, corpus, labels), problems, "rates") or corpus
     problems += _missing(objectives, labels)
     problems += _outside(config, corpus, objectives, labels)
     problems += _columns(config, corpus)
@@ -120,6 +122,14 @@ def dataset_of(config: Config, corpus: Corpus, labels: Mapping[str, Labels]) -> 
         context_ids=tuple(corpus.events.categories),
         context_numbers=tuple(corpus.events.numbers),
     )
+
+
+def _rated(config: Config, corpus: Corpus, labels: Mapping[str, Labels]) -> Corpus:
+    """The corpus with the rates that the config asks for."""
+    if not config.rates:
+        return corpus
+    split = bound(config, "split", config.lists.split, "lists.split").call()
+    return with_rates(corpus, labels, config.rates, list_room.divided(corpus.events, split))
 
 
 def inputs_of(config: Config) -> dict[str, Input]:
