@@ -264,6 +264,7 @@ def test_dropout_is_on_and_drawn_anew_each_step():
     assert not np.allclose(losses[2], losses[0], rtol=1e-4) and not np.allclose(losses[2], losses[3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_shared_candidate_set_is_one_on_all_devices():
     batch = make_batch(shared=True)
     _, wanted, logs = run(batch, dropout=DROPPING, shared=True)

@@ -80,6 +80,7 @@ def back_at(step: int, folder: Path) -> None:
     (folder / "result.json").unlink()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_resumed_ends_at_the_same_bits_by_its_dumped_config_too(whole, cache, tmp_path):
     parts = shutil.copytree(whole, tmp_path / "parts")
     back_at(5, parts)

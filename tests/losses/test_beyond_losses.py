@@ -44,6 +44,7 @@ def slow_gap(row, merit, temperature):
     return (np.dot(exposure, g) / np.sum(exposure) - m @ g / m.sum()) ** 2
 
 
+@pytest.mark.slow
 def test_similarity_is_that_of_a_slow_loop():
     for k, temperature in ((2, 0.5), (3, 1.0)):
         found = losses.similarity_on_top(SCORES, VECTORS, where=WHERE, k=k, temperature=temperature)
@@ -99,6 +100,7 @@ def test_what_stands_under_the_mask_has_no_influence(rubbish):
     assert not grad[~WHERE].any() and not moved[~WHERE].any() and np.abs(grad[:2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_scores_of_any_size_and_vectors_of_nothing_are_finite():
     for far in (1e4 * np.sign(SCORES), 0 * SCORES + 1e4):
         for vectors in (VECTORS, 0 * VECTORS):

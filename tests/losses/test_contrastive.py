@@ -136,6 +136,7 @@ def test_a_drawn_candidate_stands_for_those_that_were_not():
     np.testing.assert_allclose(losses.sampled_softmax(scores, labels, where=few, log_q=log_q), whole, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_uniform_hardness_is_none_and_the_adversarys_ascent_lifts_hard_negatives():
     loss = functools.partial(losses.adv_infonce, labels=LABELS, where=WHERE)
     np.testing.assert_allclose(loss(SCORES, g=np.full_like(G, 5.0)), loss(SCORES), rtol=1e-5)
@@ -144,6 +145,7 @@ def test_uniform_hardness_is_none_and_the_adversarys_ascent_lifts_hard_negatives
     assert climb[1] > 0 > climb[2] and climb[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu", "atan"])
 def test_scores_far_beyond_cosines_leave_psl_finite(activation):
     scores, labels, where = np.float32([30, -30, 2, 0]), np.array([1, 0, 0, 1]), np.ones(4, bool)
@@ -152,6 +154,7 @@ def test_scores_far_beyond_cosines_leave_psl_finite(activation):
     assert np.isfinite(value) and np.isfinite(grad).all() and np.abs(grad).max() > 0
 
 
+@pytest.mark.slow
 def test_long_lists_are_taken_block_by_block_to_the_same():
     random = np.random.default_rng(1)
     scores, labels = random.uniform(-1, 1, 1300).astype(np.float32), np.arange(1300) % 100 == 7

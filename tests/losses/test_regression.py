@@ -50,6 +50,7 @@ def least(loss, labels, at):
     return at[np.argmin(values)]
 
 
+@pytest.mark.slow
 def test_one_score_for_all_ends_at_what_it_is_said_to_estimate():
     labels = jnp.asarray(np.r_[np.zeros(60), np.arange(1.0, 41.0)].astype(np.float32))
     at = jnp.linspace(-2.0, 45.0, 471)

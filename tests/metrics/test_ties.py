@@ -9,6 +9,9 @@ import pytest
 
 from mobjrec import metrics
 
+# Sixty metrics a program.
+pytestmark = pytest.mark.slow
+
 # Groups of equal scores, some with padding between their items.
 SCORES = np.float32(
     [
@@ -74,7 +77,6 @@ def in_order(labels, where):
     return {key: metric(scores, labels, where=where) for key, metric in EXPECTED.items()}
 
 
-@pytest.mark.slow
 def test_an_expected_metric_is_its_mean_over_all_orders_of_tied_items():
     found = with_ties(SCORES, LABELS, WHERE)
     for row in range(len(SCORES)):

@@ -199,6 +199,7 @@ def test_half_precision_is_near_and_keeps_parameters_and_output_whole():
     assert 1e-4 < error.max() < 0.15
 
 
+@pytest.mark.slow
 def test_layers_computed_again_have_the_same_gradients_in_less_memory():
     texts, _ = packed(SEQUENCES, rows=16)
     keys = jax.random.split(jax.random.key(0), len(texts.used))

@@ -148,6 +148,7 @@ def test_an_unseen_item_is_ranked_by_its_text_alone():
     np.testing.assert_allclose(found, embeddings @ params["item"]["join"]["text"]["kernel"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_is_the_same_for_four_lists_as_for_two_times_two():
     given = Input(ids=("user",), history=True)
     model = ranker(

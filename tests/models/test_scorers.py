@@ -50,7 +50,7 @@ def gelu(x):
 
 @pytest.mark.parametrize(
     "scorer",
-    [dot(), cosine(), mlp((12,), dropout=0.3), transformer(2, 2)],
+    [dot(), cosine(), mlp((12,), dropout=0.3), pytest.param(transformer(2, 2), marks=pytest.mark.slow)],
     ids=["dot", "cosine", "mlp", "transformer"],
 )
 def test_every_scorer_keeps_the_promises_of_scorers(scorer):
@@ -74,6 +74,7 @@ class Broken(nnx.Module):
 
     def __init__(self, fault, heads, rngs):
         self.fault, self.widths = fault, tuple(heads.items())
+        self.conditioned = fault == "deaf"
         self.scale = nnx.Param(jnp.ones(16))
         self.idle = nnx.Param(jnp.ones(2)) if fault == "idle" else None
 
@@ -89,6 +90,8 @@ class Broken(nnx.Module):
             score = score + jnp.arange(score.shape[1])
         if self.fault == "shared" and len(items) == 1:
             score = 2 * score
+        if self.fault == "secret" and preference is not None:
+            score = score * (0.5 + preference[0])
         if self.fault == "dropout" and keys is not None:
             score = score * jax.random.bernoulli(keys[0], 0.5, score.shape)
         widths = dict(self.widths) if self.fault != "width" else {name: 1 for name, _ in self.widths}
@@ -104,6 +107,8 @@ class Broken(nnx.Module):
         ("shared", "shared item set"),
         ("dropout", "dropout depends on which lists"),
         ("width", "declared were"),
+        ("deaf", "reads no preference"),
+        ("secret", "a preference changes scores"),
         ("idle", "no gradient reaches"),
     ],
 )

@@ -25,6 +25,7 @@ def test_promises(one):
     check_objective(one)
 
 
+@pytest.mark.slow
 def test_diversity_is_of_the_models_vectors_which_it_does_not_move(batch_of, scored, now):
     one, given = objectives.diversity("click", k=3), batch_of({"any": 0 * SCORES}, where=WHERE)
     value, speaks, _ = one.value(scored(items=ITEMS, click=SCORES), given, (), (), now())
@@ -38,6 +39,7 @@ def test_diversity_is_of_the_models_vectors_which_it_does_not_move(batch_of, sco
     np.testing.assert_array_equal(one.predict(scored(click=SCORES), (), ()), SCORES)
 
 
+@pytest.mark.slow
 def test_exposure_is_of_what_is_known_and_of_lists_with_both_kinds(batch_of, scored, now):
     niche = [[1, 0, 0, 1, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0]]
     rating = [[1, 2, 3, 4, 5], [1, 1, 1, 0, 0], [0, 0, 0, 0, 2]]

@@ -100,6 +100,7 @@ def test_the_correction_teaches_the_click_nothing_and_without_it_esmm_is_left(ba
         np.testing.assert_allclose(grad_of(one), plain, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_inverse_propensities_estimate_the_satisfaction_of_all_from_that_of_the_clicked(batch_of, scored, now):
     lists, items = 200, 500
     draw = np.random.default_rng(1)
