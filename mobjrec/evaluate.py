@@ -1,7 +1,7 @@
 """Every metric of a split, block by block, with standard errors: what each objective's order does to each label."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +9,10 @@ import numpy as np
 
 from mobjrec import exhausted
 from mobjrec import metrics as metric_room
-from mobjrec.config import plain
 from mobjrec.data import order
 from mobjrec.data.batching import labels_of
 from mobjrec.errors import NumericError
-from mobjrec.inference import item_matrix, users_of
+from mobjrec.inference import item_matrix, users_of, wished
 from mobjrec.metrics import left_out, pooled
 from mobjrec.metrics.keys import ITEMS, keyed
 from mobjrec.parts import Parts, split_of
@@ -83,10 +82,10 @@ def run(
     drawn block by block, so under `uniform` and a `size` another BLOCK draws other items; under `in_batch` a block is the
     batch: its lists rank the items of all of them, and a larger one makes the task harder.
 
-    names: metrics, the config's by default   limit: only the first so many lists   preference: of the utility's order,
-    equal by default   scale: {objective: (mean, deviation)} of its predictions, see `scale_of`   segments: also with
-    items that training has and has not met apart, and users likewise   zeros: labels that are an observed 0 on candidates
-    that were not shown; what OF_VALUES names stays with what is known
+    names: metrics, the config's by default   limit: only the first so many lists   preference: of the utility's order, and
+    what a conditioned model is told; equal by default   scale: {objective: (mean, deviation)} of its predictions, see
+    `scale_of`   segments: also with items that training has and has not met apart, and users likewise
+    zeros: labels that are an observed 0 on candidates that were not shown; what OF_VALUES names stays with what is known
     watch: is shown every block with its orders {name: [B, L]}, the utility's too
     """
     lists, feed = split_of(parts, split), parts.feed
@@ -94,7 +93,7 @@ def run(
         f"{split} ({BLOCK} lists at a time, texts of up to {feed.user_row} tokens of users, {feed.item_row} of items)"
     )
     with exhausted.told(lambda error: exhausted.of_evaluation(error, what, params)):
-        predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
+        predicted = blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit, preference)
         scale = scale or scale_of(parts, params, memory)
         return measure(parts, lists, predicted, scale, names, preference, segments, zeros, watch)
 
@@ -168,30 +167,40 @@ def gains_of(parts: Parts) -> dict[str, str]:
     }
 
 
-def unshown(parts: Parts) -> dict[str, str]:
-    """{label: "" where an item that was not shown counts as a 0 in a full ranking, else the label after which it is known}
-
-    The usual protocol, for labels that every shown item has. Known after another one is a label whose config says so,
-    or that no event has where the other one is observed and not above 0: satisfaction, without a click.
-    """
-    splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
-    values = {name: np.concatenate([s.labels[name] for s in splits]) for name in parts.dataset.labels}
-    labels = dict.fromkeys(labels_measured(parts).values())
-    return {label: "" if label in parts.dataset.everywhere else _after(parts, label, values) for label in labels}
-
-
 def blocks(
-    parts: Parts, params: Tree, memory: Tree, lists: Lists, candidates: Candidates, limit: int | None = None
+    parts: Parts,
+    params: Tree,
+    memory: Tree,
+    lists: Lists,
+    candidates: Candidates,
+    limit: int | None = None,
+    preference: Mapping[str, float] | None = None,
 ) -> Iterator[Block]:
-    """The split's lists in table order with the model's predictions; the item matrix is made once."""
+    """The split's lists in table order with the model's predictions.
+
+    preference: by objective's name, equal by default, of a conditioned model; others do not read it
+    """
+    for rows, drawn, predicted in asked(parts, params, memory, lists, candidates, limit):
+        yield Block(rows, drawn, predicted(preference), *labels_of(parts.dataset, lists, drawn))
+
+
+def asked(
+    parts: Parts, params: Tree, memory: Tree, lists: Lists, candidates: Candidates, limit: int | None = None
+) -> Iterator[tuple[np.ndarray, Drawn, Callable[..., dict[str, np.ndarray]]]]:
+    """(rows, candidates, preference -> predictions), block by block: all that no preference changes is computed once."""
     matrix = jax.device_put(item_matrix(parts.functions, params, parts.feed))
     for rows, drawn in drawn_blocks(parts, lists, candidates, limit):
         users = users_of(parts.functions, params, parts.feed, lists, rows)
         logged = (drawn.row >= 0)[..., None]
         context = np.where(logged, lists.context[drawn.row], 0).astype(np.float32)
         context_ids = np.where(logged, lists.context_ids[drawn.row], 0).astype(np.int32)
-        found = parts.functions.predict(params, memory, users, matrix, drawn.item, context, context_ids)
-        yield Block(rows, drawn, jax.device_get(found), *labels_of(parts.dataset, lists, drawn))
+        given = (params, memory, users, matrix, drawn.item, context, context_ids)
+
+        def predicted(preference: Mapping[str, float] | None, given: tuple = given) -> dict[str, np.ndarray]:
+            wish = wished(parts.model, parts.objectives, preference)
+            return jax.device_get(parts.functions.predict(*given, wish))
+
+        yield rows, drawn, predicted
 
 
 def drawn_blocks(
@@ -206,7 +215,10 @@ def drawn_blocks(
 
 
 def scale_of(parts: Parts, params: Tree, memory: Tree) -> dict[str, tuple[float, float]]:
-    """{objective: (mean, deviation)} of its predictions over validation candidates: utilities then add like to like."""
+    """{objective: (mean, deviation)} of its predictions over validation candidates: utilities then add like to like.
+
+    A conditioned model's at the equal preference, for all: a unit of an objective is then the same along the front.
+    """
     lists = parts.dataset.valid if len(parts.dataset.valid.user) else parts.dataset.train
     sums = {name: np.zeros(3) for name in parts.objectives}
     for block in blocks(parts, params, memory, lists, parts.eval_candidates, SCALE_LISTS):
@@ -303,19 +315,6 @@ def _pooled(parts: Parts, name: str) -> dict[str, Any]:
         made |= {"log_loss": pooled.log_loss(), "accuracy": pooled.accuracy()}
         made |= {"pr_auc": pooled.pr_auc(), "ece": pooled.ece()}
     return made | {"rmse": pooled.rmse()} if objective.expectation else made
-
-
-def _after(parts: Parts, label: str, values: dict[str, np.ndarray]) -> str:
-    """The label after which this one is known, "" where it is known by itself."""
-    said = plain(parts.config.labels[label]).get("known") if label in parts.config.labels else None
-    if isinstance(said, dict):
-        return said["after"]
-    here = np.isfinite(values[label])
-    for other, column in values.items():
-        # Both must be known together somewhere, or they are two sources' labels.
-        if other != label and (column <= 0).any() and not here[column <= 0].any() and here[column > 0].any():
-            return other
-    return ""
 
 
 def _segments(parts: Parts, lists: Lists) -> dict[str, Callable[[Block], np.ndarray]]:

@@ -57,13 +57,11 @@ def orderings(
     scale: dict[str, tuple[float, float]] | None = None,
     candidates: Candidates | None = None,
     limit: int | None = None,
-    conditioned: Callable[[np.ndarray], Iterator[Block]] | None = None,
 ) -> np.ndarray:
     """Points [P, M]: each preference's utility ranks every list of the split, and each column is measured on that order.
 
     preferences: [P, K], >= 0, in the order of the objectives   metrics, M columns: see `axes`   scale: as in `evaluate.run`
-    candidates, limit: as there   conditioned: a model that reads the preference is asked anew for each, by this function of
-    one [K] -> blocks of predictions; without it they are computed once
+    candidates, limit: as there. A model that reads the preference is asked anew for each, its encoders once
     The value of `evaluate.run(..., preference=p)` under "utility:LABEL/METRIC", for all p at once. UserError where a metric
     is defined on no list.
     """
@@ -71,16 +69,16 @@ def orderings(
     lists, columns = split_of(parts, split), axes(parts, metrics)
     scale = scale or evaluate.scale_of(parts, params, memory)
 
-    def mixed(blocks: Iterator[Block], wanted: np.ndarray) -> Ordered:
-        wishes = [dict(zip(parts.objectives, one, strict=True)) for one in wanted.tolist()]
-        for block in blocks:
-            yield block, np.stack([evaluate.utility(block.predictions, scale, wish) for wish in wishes])
+    wishes = [dict(zip(parts.objectives, one, strict=True)) for one in preferences.tolist()]
 
-    if conditioned is not None:
-        ordered = (mixed(conditioned(one), one[None]) for one in preferences)
-        return np.concatenate([measured(parts, lists, one, columns) for one in ordered])
-    blocks = evaluate.blocks(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
-    return measured(parts, lists, mixed(blocks, preferences), columns)
+    def ordered() -> Ordered:
+        asked = evaluate.asked(parts, params, memory, lists, candidates or parts.eval_candidates, limit)
+        for rows, drawn, predicted in asked:
+            same = None if parts.model.conditioned else predicted(None)
+            mixed = [evaluate.utility(same or predicted(wish), scale, wish) for wish in wishes]
+            yield Block(rows, drawn, {}, *labels_of(parts.dataset, lists, drawn)), np.stack(mixed)
+
+    return measured(parts, lists, ordered(), columns)
 
 
 def measured(

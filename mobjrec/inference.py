@@ -1,6 +1,6 @@
 """A model in use, without dropout: texts -> embeddings -> item matrix -> scores. What eval, rank and export share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -36,7 +36,8 @@ class Functions(NamedTuple):
     encode_users, encode_items: (params["encoder"], Texts) -> [R, S, D]
     freeze: ({name: params of that encoder}, Texts) -> Texts, see `Model`; None where all trains
     items: (params, text [N, D] or None, ids, features) -> [N, D], the item matrix
-    predict: (params, memory, Users, matrix [N, D], items [B or 1, L], context, context_ids) -> {objective: [B, L]}
+    predict: (params, memory, Users, matrix [N, D], items [B or 1, L], context, context_ids, preference [K] or None)
+        -> {objective: [B, L]}; the preference is `wished`
     """
 
     encode_users: Callable
@@ -50,7 +51,14 @@ def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
     """The functions of a model and its objectives under jit."""
 
     def predict(
-        params: Tree, memory: Tree, users: Users, matrix: Array, items: Array, context: Array, context_ids: Array
+        params: Tree,
+        memory: Tree,
+        users: Users,
+        matrix: Array,
+        items: Array,
+        context: Array,
+        context_ids: Array,
+        preference: Array | None = None,
     ) -> dict[str, Array]:
         history = where = None
         if users.history is not None:
@@ -58,7 +66,7 @@ def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
             history = jnp.where(where[..., None], matrix[jnp.maximum(users.history, 0)], 0.0)
         who = model.user(params, users.text, users.ids, users.features, history, where, None)
         what = matrix[jnp.maximum(items, 0)]
-        outputs = Outputs(model.score(params, who, what, context, context_ids, None, None), who, what)
+        outputs = Outputs(model.score(params, who, what, context, context_ids, preference, None), who, what)
         return {name: o.predict(outputs, params["objectives"][name], memory[name]) for name, o in objectives.items()}
 
     return Functions(
@@ -68,6 +76,19 @@ def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
         jax.jit(predict),
         None if model.freeze is None else jax.jit(model.freeze),
     )
+
+
+def wished(model: Model, names: Iterable[str], preference: Mapping[str, float] | None) -> np.ndarray | None:
+    """[K] what a conditioned model is told of a preference by name, its numbers over their sum; None for other models.
+
+    Equal where there is none. ValueError where all are 0.
+    """
+    if not model.conditioned:
+        return None
+    numbers = np.array([1.0 if preference is None else preference.get(name, 0.0) for name in names])
+    if not numbers.sum() > 0:
+        raise ValueError(f"preference is {dict(preference or {})}; one number at least must be above 0")
+    return (numbers / numbers.sum()).astype(np.float32)
 
 
 class Block(NamedTuple):

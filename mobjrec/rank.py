@@ -19,10 +19,10 @@ from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged, ragged, ragged_at
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
-from mobjrec.inference import Users, encoded, gathered, item_matrix
+from mobjrec.inference import Users, encoded, gathered, item_matrix, wished
 from mobjrec.parts import Parts, assemble
 from mobjrec.resume import content, result, unchanged
-from mobjrec.told import checked_preference, formed, someone, told_items, told_texts
+from mobjrec.told import checked_preference, formed, shown, someone, told_items, told_texts
 from mobjrec.types import Table, Tree
 
 NEAREST = 3
@@ -71,7 +71,7 @@ class Trained(NamedTuple):
         items: what to rank in place of the catalogue: ids, or a Table, a file, a data frame or a list of dicts, as
         `told_items` reads it. Items of the corpus are ranked as in the catalogue, whatever else is told of them; others
         through what is told. An id that is given twice is ranked once
-        prefer: {objective: weight}, equal by default
+        prefer: {objective: weight}, equal by default; a conditioned model is told it, too
         again: also what the user is known to have liked already
         text: one text an event, newest first, each in the place of an event in the user's template
         Returns [{"rank", "item", "text", "utility", a number per objective}]. UserError for an unknown id or objective, and
@@ -84,7 +84,7 @@ class Trained(NamedTuple):
         ranked = self.items if items is None else self._told(items, once=True)
         if not len(ranked.id):
             raise UserError("items is empty; give those to rank, or none to rank the catalogue")
-        found = self._predicted(who, ranked)
+        found = self._predicted(who, ranked, prefer)
         total = evaluate.utility(found, self.scale, prefer)[0]
         if not again:
             total = np.where(np.isin(ranked.row, self._liked(user, item)), -np.inf, total)
@@ -100,12 +100,15 @@ class Trained(NamedTuple):
             for place, n in enumerate(best, start=1)
         ]
 
-    def score(self, users: Sequence[str], items: Sequence[str]) -> dict[str, np.ndarray]:
+    def score(
+        self, users: Sequence[str], items: Sequence[str], prefer: dict[str, float] | None = None
+    ) -> dict[str, np.ndarray]:
         """{objective: [n]} of n pairs of known ids: each objective's `predict`; each user is encoded once.
 
-        UserError for an unknown id, or where there are not as many users as items.
+        prefer: what a conditioned model is told, equal by default; others do not read it. UserError as for `rank`, and where
+        there are not as many users as items.
         """
-        who, what = self._rows("user", users), self._rows("item", items)
+        who, what, prefer = self._rows("user", users), self._rows("item", items), checked_preference(self.parts, prefer)
         if len(who) != len(what):
             raise UserError(f"there are {len(who)} users and {len(what)} items; score takes pairs, one item a user")
         if not len(who):
@@ -116,7 +119,7 @@ class Trained(NamedTuple):
         for begin in range(0, len(who), size):
             part = np.minimum(np.arange(begin, begin + size), len(who) - 1)
             these = jax.tree.map(lambda array, at=place[part]: array[at], rows)
-            found.append(self._predict(these, what[part, None], self.items.matrix))
+            found.append(self._predict(these, what[part, None], self.items.matrix, prefer))
         return {name: np.concatenate([one[name][:, 0] for one in found])[: len(who)] for name in found[0]}
 
     def encode_users(self, users: Sequence[str]) -> np.ndarray:
@@ -154,7 +157,9 @@ class Trained(NamedTuple):
                 there[new] = here
         return found
 
-    def _predicted(self, users: tuple[Users, np.ndarray | None], ranked: Items) -> dict[str, np.ndarray]:
+    def _predicted(
+        self, users: tuple[Users, np.ndarray | None], ranked: Items, prefer: dict[str, float]
+    ) -> dict[str, np.ndarray]:
         """Predictions [1, N]; a history of new items has its vectors after those of the ranked ones."""
         rows, extra = users
         matrix = ranked.matrix
@@ -166,15 +171,17 @@ class Trained(NamedTuple):
             shift = 0 if whole else len(matrix)
             rows = rows._replace(history=np.where(rows.history >= 0, rows.history + shift, -1))
             matrix = np.concatenate([matrix, *behind])
-        return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix)
+        return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix, prefer)
 
-    def _predict(self, rows: Users, items: np.ndarray, matrix: Any) -> dict[str, np.ndarray]:
+    def _predict(self, rows: Users, items: np.ndarray, matrix: Any, prefer: dict[str, float]) -> dict[str, np.ndarray]:
         context = self.parts.spec.context
         count = (len(rows.ids), items.shape[1])
         numbers = np.zeros((*count, len(context.numbers)), np.float32)
         ids = np.zeros((*count, sum(c.slots for c in context.ids)), np.int32)
-        found = self.parts.functions.predict(self.params, self.memory, rows, matrix, items, numbers, ids)
-        return jax.device_get(found)
+        wish = wished(self.parts.model, self.parts.objectives, prefer)
+        return jax.device_get(
+            self.parts.functions.predict(self.params, self.memory, rows, matrix, items, numbers, ids, wish)
+        )
 
     def _user(self, user: str | None, text: str | Sequence[str] | None, item: str | None):
         given = [name for name, value in (("user", user), ("text", text), ("item", item)) if value is not None]
@@ -341,10 +348,3 @@ def new_items(trained: Trained, table: Table, texts: np.ndarray | None = None) -
 def whole_histories(parts: Parts, who: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Spans of `dataset.history` with all that these users are known to have liked, in any split."""
     return parts.dataset.whole[who], parts.dataset.whole[who + 1]
-
-
-def shown(parts: Parts, table: Table) -> np.ndarray:
-    """A text to show for each item: what its template says, else its first text column, else nothing."""
-    if parts.inputs["item"].text:
-        return render(parts.inputs["item"].text, table, "model.item.text")
-    return next(iter(table.text.values()), np.full(len(table.id), "", STRINGS))

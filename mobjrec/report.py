@@ -129,7 +129,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
     """
     from mobjrec.data.candidates import catalogue
 
-    unshown = evaluate.unshown(trained.parts) if full else {}
+    told = unshown(trained.parts) if full else {}
     candidates = catalogue() if full else None
     see, exposures = exposed.watching(trained.parts, np.asarray(trained.items.matrix))
     found = evaluate.run(
@@ -141,7 +141,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         names=asked(trained.parts.config),
         candidates=candidates,
         segments=True,
-        zeros=frozenset(label for label, after in unshown.items() if not after),
+        zeros=frozenset(label for label, after in told.items() if not after),
         watch=see,
     )
     by_items, rows = exposures()
@@ -149,7 +149,7 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
         "split": split,
         "step": trained.step,
         "candidates": "catalogue" if full else "config",
-        **({"unshown": {label: f"known after {a}" if a else "0" for label, a in unshown.items()}} if full else {}),
+        **({"unshown": {label: f"known after {a}" if a else "0" for label, a in told.items()}} if full else {}),
         "gain": evaluate.gains_of(trained.parts),
         "metrics": {
             key: {name: _plain(value) for name, value in measured._asdict().items()}
@@ -164,6 +164,31 @@ def write_evaluation(trained: Any, split: str, full: bool) -> dict[str, Any]:
     temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
     os.replace(temporary, path)
     return content
+
+
+def unshown(parts: Parts) -> dict[str, str]:
+    """{label: "" where an item that was not shown counts as a 0 in a full ranking, else the label after which it is known}
+
+    The usual protocol, for labels that every shown item has. Known after another one is a label whose config says so,
+    or that no event has where the other one is observed and not above 0: satisfaction, without a click.
+    """
+    splits = (parts.dataset.train, parts.dataset.valid, parts.dataset.test)
+    values = {name: np.concatenate([s.labels[name] for s in splits]) for name in parts.dataset.labels}
+    labels = dict.fromkeys(evaluate.labels_measured(parts).values())
+    return {label: "" if label in parts.dataset.everywhere else _after(parts, label, values) for label in labels}
+
+
+def _after(parts: Parts, label: str, values: dict[str, np.ndarray]) -> str:
+    """The label after which this one is known, "" where it is known by itself."""
+    said = plain(parts.config.labels[label]).get("known") if label in parts.config.labels else None
+    if isinstance(said, dict):
+        return said["after"]
+    here = np.isfinite(values[label])
+    for other, column in values.items():
+        # Both must be known together somewhere, or they are two sources' labels.
+        if other != label and (column <= 0).any() and not here[column <= 0].any() and here[column > 0].any():
+            return other
+    return ""
 
 
 def asked(config: Config) -> tuple[str, ...]:

@@ -147,3 +147,10 @@ def checked_preference(parts: Parts, prefer: dict[str, float] | None) -> dict[st
     if not all(0 <= value < math.inf for value in prefer.values()) or not any(prefer.values()):
         raise UserError(f"prefer is {prefer}; give finite numbers from 0 up, not all 0, for {', '.join(names)}")
     return {name: prefer.get(name, 0.0) for name in names}
+
+
+def shown(parts: Parts, table: Table) -> np.ndarray:
+    """A text to show for each item: what its template says, else its first text column, else nothing."""
+    if parts.inputs["item"].text:
+        return render(parts.inputs["item"].text, table, "model.item.text")
+    return next(iter(table.text.values()), np.full(len(table.id), "", STRINGS))

@@ -161,7 +161,7 @@ def test_lists_left_out_are_counted_by_reason_also_for_pooled_metrics(trained, f
 
 
 def test_ranking_the_catalogue_counts_what_was_not_shown_as_no_click_and_knows_nothing_of_its_satisfaction(trained):
-    assert evaluate.unshown(trained.parts) == {"click": "", "satisfaction": "click"}
+    assert report.unshown(trained.parts) == {"click": "", "satisfaction": "click"}
     full = measured(trained, candidates=catalogue(), zeros=frozenset(["click"]))
     lists, seen = trained.parts.dataset.test, trained.parts.dataset.seen
     rows = []
@@ -186,7 +186,7 @@ def test_ranking_the_catalogue_counts_what_was_not_shown_as_no_click_and_knows_n
 def test_a_label_is_known_after_another_where_it_is_seen_with_it_and_never_without():
     nan, labels = np.nan, lambda **columns: {name: np.array(column) for name, column in columns.items()}
     parts = namespace(config=namespace(labels={}))
-    after = lambda name, **columns: evaluate._after(parts, name, labels(**columns))
+    after = lambda name, **columns: report._after(parts, name, labels(**columns))
     both = {"click": [1.0, 0.0, 1.0, nan], "stars": [4.0, nan, nan, 3.0]}
     assert after("stars", **both) == "click"
     assert after("click", **both) == ""

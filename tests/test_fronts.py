@@ -34,16 +34,12 @@ def test_each_column_is_its_own_metric_on_the_one_order_of_the_utility(tiny_trai
 
 
 def test_a_model_that_reads_the_preference_is_asked_for_each(tiny_trained, points):
-    parts, asked = tiny_trained.parts, []
-
-    def conditioned(preference):
-        asked.append(preference.tolist())
-        return evaluate.blocks(
-            parts, tiny_trained.params, tiny_trained.memory, parts.dataset.test, parts.eval_candidates
-        )
-
-    np.testing.assert_array_equal(orderings(tiny_trained, conditioned=conditioned), points)
-    assert asked == WISHES.tolist()
+    parts, told = tiny_trained.parts, []
+    predict = lambda *given: told.append(given[-1]) or parts.functions.predict(*given[:-1], None)
+    model, functions = parts.model._replace(conditioned=True), parts.functions._replace(predict=predict)
+    reading = tiny_trained._replace(parts=parts._replace(model=model, functions=functions))
+    np.testing.assert_array_equal(orderings(reading), points)
+    np.testing.assert_allclose(told[: len(WISHES)], WISHES / WISHES.sum(1, keepdims=True), rtol=1e-6)
 
 
 def test_a_random_ranker_is_the_mean_over_orders(tiny_trained):

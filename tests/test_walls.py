@@ -83,7 +83,7 @@ FREE = {"types", "errors"}
 SAYS_NOTHING = {"utils", "util", "helpers", "common", "misc", "base"}
 # The loop is read top to bottom, the seams are one page.
 LONGER = {("train", "run"): 120}
-LONGER_FILES = {"types": 470}
+LONGER_FILES = {"types": 480}
 
 
 def imports(name: str) -> set[str]:

@@ -5,9 +5,10 @@ hold parameters. Dropout draws its masks from keys, one per row, user or shared 
 """
 
 from mobjrec.models.bert import bert
+from mobjrec.models.conditioned import conditioned
 from mobjrec.models.dot import cosine, dot
 from mobjrec.models.mlp import mlp
 from mobjrec.models.ranker import ranker
 from mobjrec.models.transformer import transformer
 
-__all__ = ["bert", "cosine", "dot", "mlp", "ranker", "transformer"]
+__all__ = ["bert", "conditioned", "cosine", "dot", "mlp", "ranker", "transformer"]

@@ -79,6 +79,7 @@ def ranker(
         trainable=lambda params: _marked(params, lambda path: not _is_frozen(path, frozen)),
         shared=lambda params: _marked(params, lambda path: not (_is_frozen(path, frozen) or _is_own(path))),
         freeze=_freeze(blanks, frozen),
+        conditioned=getattr(scored, "conditioned", False),
     )
 
 

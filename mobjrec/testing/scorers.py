@@ -19,6 +19,7 @@ SPEC = Spec(
     lists=LISTS,
     catalogue=8,
     history=HISTORY,
+    objectives=2,
 )
 
 
@@ -28,8 +29,9 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
     Its heads have their widths and are finite; items are scored one by one (permuting them permutes the scores, what
     stands elsewhere in a list has no influence on scores or gradients); context is read, or refused by a ValueError; a
     shared set [1, L, D] is the same as the set repeated; absent history vectors do not exist; dropout follows a list's
-    own key; a second call does not recompile; and a gradient reaches every parameter, for `shift_invariant` under a loss
-    that a shift of a list's scores does not change, too. False is for a scorer that was asked for a bias per head.
+    own key; the preference is read where `conditioned` says so and nowhere else, none being the equal one; a second call
+    does not recompile; and a gradient reaches every parameter, for `shift_invariant` under a loss that a shift of a list's
+    scores does not change, too. False is for a scorer that was asked for a bias per head.
     """
     from mobjrec.models.functional import bind, init
 
@@ -42,9 +44,11 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
     sequence = getattr(bound(params), "sequence", False)
 
     @jax.jit
-    def score(params: Tree, inputs: tuple[Array, ...], keys: Array | None = None) -> dict[str, Array]:
+    def score(
+        params: Tree, inputs: tuple[Array, ...], keys: Array | None = None, preference: Array | None = None
+    ) -> dict[str, Array]:
         traces.append(None)
-        return bound(params)(*inputs, None, keys)
+        return bound(params)(*inputs, preference, keys)
 
     @jax.jit
     @jax.value_and_grad
@@ -62,6 +66,7 @@ def check_scorer(scorer: Scorer, shift_invariant: bool = True) -> None:
     _check_shared(score, params, inputs)
     _check_absent_history(score, params, inputs, scores, sequence)
     _check_dropout(score, params, inputs, scores)
+    _check_preference(score, params, inputs, scores, getattr(bound(params), "conditioned", False))
     _check_gradients(pulled, params, inputs, scores, shift_invariant)
 
 
@@ -154,6 +159,17 @@ def _check_dropout(score: Any, params: Tree, inputs: tuple[Array, ...], scores: 
     joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
     _check(_close(whole, joined), "dropout depends on which lists are computed together, not on a list's key alone")
     _check(_close(score(params, inputs), scores, 0.0), "scores without keys differ between two calls")
+
+
+def _check_preference(
+    score: Any, params: Tree, inputs: tuple[Array, ...], scores: dict[str, Array], conditioned: bool
+) -> None:
+    equal, other = (score(params, inputs, None, np.float32(wish)) for wish in ((0.5, 0.5), (0.9, 0.1)))
+    _check(_close(equal, scores), "scores without a preference are not those of the equal one")
+    if conditioned:
+        _check(not _close(other, scores), "the scorer is `conditioned` and reads no preference")
+    else:
+        _check(_close(other, scores), "a preference changes scores; `conditioned = True` says that the scorer reads it")
 
 
 def _check_gradients(
