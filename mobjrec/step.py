@@ -84,9 +84,10 @@ def make_step(
     """The step (state, this device's batch) -> (state, logs), to be mapped over the axis `data`.
 
     logs: losses [K] (mean over the lists an objective speaks of), present [K], weights [K] as applied, gram [K, K] if
-    the weighting reads it, gradient_norm, finite, bad_leaf (the first leaf of the gradient that is not finite, in the order
-    of the trained parameters; -1 where all are), learning_rate where the optimizer's state holds it. Where a loss or
-    gradient is not finite, only the step number changes.
+    the weighting reads it (NaN in a step in which it is not due), residual if the weighting has one, gradient_norm,
+    finite, bad_leaf (the first leaf of the gradient that is not finite, in the order of the trained parameters; -1 where
+    all are), learning_rate where the optimizer's state holds it. Where a loss or gradient is not finite, only the step
+    number changes.
     """
 
     def vary(tree: Tree) -> Tree:
@@ -99,30 +100,28 @@ def make_step(
         present, count = spoken > 0, jnp.maximum(spoken, 1.0)
         losses = jax.lax.psum(share.sums, "data") / count
 
-        gram, rows = None, None
-        if weighting.needs_gram:
-            each = vary(jnp.eye(len(objectives)) / count[:, None])
-            if setting.gram_at == "embeddings":
-                gram = jax.lax.psum(gram_of(jax.lax.map(lambda one: share.pull(one)[1], each)), "data")
-            else:
-                rows = gradients(share, each)
-                shared, _ = divide(rows, divide(model.shared(state.params), now.mask)[0])
-                gram = gram_of(shared)
-        signals = Signals(losses, present, gram, now.preference, now.clock.step, now.clock.epoch, now.key)
-        weights, weighting_state = weighting.update(signals, state.weighting_state)
+        each = vary(jnp.eye(len(objectives)) / count[:, None])
+        shared = divide(model.shared(state.params), now.mask)[0] if setting.gram_at == "parameters" else None
+        signals = Signals(losses, present, None, now.preference, now.clock.step, now.clock.epoch, now.key)
+        due = weighting.due and weighting.due(signals, state.weighting_state)
+        gram, rows = where_due(due, lambda: compared(share, each, shared)) if weighting.needs_gram else (None, None)
+        weights, weighting_state = weighting.update(signals._replace(gram=gram), state.weighting_state)
         weights = applied(weights, present, setting.unit)
+        residual = weighting.residual and weighting.residual(weighting_state)
 
-        if rows is None:
-            grads = jax.lax.psum(pulled_back(share, vary(weights / count)), "data")
-        else:
-            # The rows are there: mixing them spares a backward pass, and its compilation.
-            grads = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1, precision="highest"), rows)
+        pulled = lambda: jax.lax.psum(pulled_back(share, vary(weights / count)), "data")
+        # Where the rows are there, mixing them spares a backward pass, and its compilation.
+        grads = pulled() if rows is None else where_due(due, lambda: mixed(rows, weights), pulled)
         trained, frozen = divide(state.params, now.mask)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = join(optax.apply_updates(trained, updates), frozen)
         if weighting.observe is not None:
-            again = share_of(model, objectives, setting.chunk_rows, vary(params), now)
-            weighting_state = weighting.observe(jax.lax.psum(again.sums, "data") / count, weighting_state)
+
+            def observed() -> Tree:
+                again = share_of(model, objectives, setting.chunk_rows, vary(params), now)
+                return weighting.observe(jax.lax.psum(again.sums, "data") / count, weighting_state)
+
+            weighting_state = where_due(due, observed, lambda: weighting_state)
         memory = jax.tree.map(lambda new, old: old + jax.lax.psum(new - old, "data"), share.memory, state.memory)
 
         norm, bad_leaf = measured(grads)
@@ -132,10 +131,22 @@ def make_step(
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), kept, state)
         logs = {"losses": losses, "present": present, "weights": weights, "gradient_norm": norm, "finite": finite}
         logs["bad_leaf"] = bad_leaf
-        logs |= {} if gram is None else {"gram": gram}
+        logs |= {} if gram is None else {"gram": gram if due is None else jnp.where(due, gram, jnp.nan)}
+        logs |= {} if residual is None else {"residual": residual}
         return kept._replace(step=state.step + 1), logs | dict(zip(["learning_rate"], rates, strict=False))
 
     return step
+
+
+def where_due(due: Array | None, work: Callable[[], Tree], otherwise: Callable[[], Tree] | None = None) -> Tree:
+    """What `work` gives, and where it is not due what `otherwise` does, zeros of the same form without it; None: always due.
+
+    Only one of them runs: `due` is the same on every device, so that their collectives meet.
+    """
+    if due is None:
+        return work()
+    zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(work))
+    return jax.lax.cond(due, work, otherwise or zeros)
 
 
 def measured(gradient: Tree) -> tuple[Array, Array]:
@@ -188,6 +199,22 @@ def pulled_back(share: Share, weights: Array) -> Tree:
     rest, cotangent = share.pull(weights)
     (encoder,) = share.pull_encoder(cotangent)
     return {**rest, **encoder}
+
+
+def compared(share: Share, each: Array, shared: Tree | None) -> tuple[Array, Tree]:
+    """The Gram matrix [K, K] at the embeddings, or with the mask `shared` at these parameters and every gradient, else None.
+
+    each: as of `gradients`
+    """
+    if shared is None:
+        return jax.lax.psum(gram_of(jax.lax.map(lambda one: share.pull(one)[1], each)), "data"), None
+    rows = gradients(share, each)
+    return gram_of(divide(rows, shared)[0]), rows
+
+
+def mixed(rows: Tree, weights: Array) -> Tree:
+    """The weighted sum of gradients. rows: leaves [K, ...]   weights: [K]"""
+    return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1, precision="highest"), rows)
 
 
 def gradients(share: Share, each: Array) -> Tree:

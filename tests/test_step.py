@@ -244,11 +244,21 @@ def test_eight_devices_without_chunks_change_no_gradient_under_fixed_weights():
     assert_gradients_close(gradient(found), gradient(wanted))
 
 
-@pytest.mark.parametrize(("gram_at", "shared"), [("embeddings", False), ("embeddings", True), ("parameters", False)])
-def test_what_varies_over_devices_is_summed_before_it_counts(gram_at, shared):
-    own = make_step(make_model(DROPPING), OBJECTIVES, MGDA, SHOWN, Setting(7, 10, shared=shared, gram_at=gram_at))
+REUSED = weightings.every(weightings.upgrad(), steps=2)
+
+
+@pytest.mark.parametrize(("gram_at", "shared", "weighting"), [
+    ("embeddings", False, MGDA),
+    ("embeddings", True, MGDA),
+    ("parameters", False, MGDA),
+    ("embeddings", False, REUSED),
+    ("parameters", False, REUSED),
+    ("embeddings", False, weightings.every(weightings.famo(ideal=(-9.0, -9.0, -9.0)))),
+])  # fmt: skip
+def test_what_varies_over_devices_is_summed_before_it_counts(gram_at, shared, weighting):
+    own = make_step(make_model(DROPPING), OBJECTIVES, weighting, SHOWN, Setting(7, 10, shared=shared, gram_at=gram_at))
     batch = make_batch(shared=shared)
-    call = lambda step: mesh.mapped(step, mesh.make(8), shared, checked=True).trace(started(DROPPING, MGDA), batch)
+    call = lambda step: mesh.mapped(step, mesh.make(8), shared, checked=True).trace(started(DROPPING, weighting), batch)
     assert call(own).jaxpr
     with pytest.raises(ValueError, match="out_specs"):  # a sum over this device's lists alone
         call(lambda state, batch: (state, batch.weights.sum()))
@@ -307,6 +317,75 @@ def test_an_objective_that_speaks_of_no_list_gets_0_and_the_rest_is_as_without_i
     np.testing.assert_allclose(logs["losses"][:2], one[2]["losses"][:2], rtol=1e-6)
     np.testing.assert_allclose(logs["weights"].sum(), 1.0, rtol=1e-6)
     assert logs["finite"] and not any(np.abs(leaf).max() for leaf in jax.tree.leaves(own_of("dwell", gradient(after))))
+
+
+def chain(weighting, how, gram_at, some=OBJECTIVES, steps=3):
+    """(states, logs) of some steps on two devices, or on a vmapped axis of one."""
+    setting = Setting(7, 10, gram_at=gram_at, varying=how != "vmap")
+    step = make_step(MODEL, some, weighting, SHOWN, setting)
+    if how == "vmap":
+        one = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))
+        batch = jax.tree.map(lambda leaf: leaf[None], BATCH)
+        mapped = lambda state, _: jax.tree.map(lambda leaf: leaf[0], one(state, batch))
+        found = started(0.0, weighting)
+    else:
+        mapped, found = mesh.mapped(step, mesh.make(2), False, how), mesh.place(started(0.0, weighting), mesh.make(2))
+    told = []
+    for _ in range(steps):
+        found, logs = mapped(found, BATCH)
+        told.append(jax.tree.map(np.array, (found, logs)))
+    return told
+
+
+@pytest.mark.parametrize(("how", "gram_at"), [
+    ("shard_map", "embeddings"),
+    pytest.param("shard_map", "parameters", marks=pytest.mark.slow),
+    pytest.param("pmap", "embeddings", marks=pytest.mark.slow),
+    pytest.param("vmap", "parameters", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_steps_that_are_not_due_compare_nothing_and_end_where_comparing_does(how, gram_at):
+    always = chain(REUSED._replace(due=None), how, gram_at)
+    for number, ((found, logs), (wanted, plain)) in enumerate(zip(chain(REUSED, how, gram_at), always, strict=True)):
+        assert np.isnan(logs["gram"]).all() == (number == 1) and np.isfinite(plain["gram"]).all()
+        if number != 1:
+            np.testing.assert_allclose(logs["gram"], plain["gram"], rtol=1e-5, atol=1e-6 * np.trace(plain["gram"]))
+        np.testing.assert_allclose(logs["weights"], plain["weights"], rtol=1e-5)
+        assert logs["residual"] <= 1e-5 and logs["finite"]
+        assert_gradients_close(gradient(found), gradient(wanted), 2e-5)
+
+
+@pytest.mark.parametrize(("gram_at", "wanted"), [
+    ("embeddings", [4, 1, 4]),
+    pytest.param("parameters", [3, 1, 3], marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_step_that_is_not_due_pulls_back_once(gram_at, wanted):
+    ticks = []
+
+    @jax.custom_vjp
+    def counted(value):
+        return value
+
+    def backward(_, cotangent):
+        jax.debug.callback(lambda _: ticks.append(1), cotangent[0])
+        return (cotangent,)
+
+    counted.defvjp(lambda value: (value, None), backward)
+    click = OBJECTIVES["click"]
+
+    def value(*read):
+        found, speaks, memory = click.value(*read)
+        return counted(found), speaks, memory
+
+    seen = []
+    step = make_step(
+        MODEL, OBJECTIVES | {"click": click._replace(value=value)}, REUSED, SHOWN, Setting(7, 10, gram_at=gram_at)
+    )
+    mapped, found = mesh.mapped(step, mesh.make(1), False, "shard_map"), started(0.0, REUSED)
+    for _ in range(3):
+        found, _ = mapped(found, BATCH)
+        jax.effects_barrier()
+        seen.append(len(ticks))
+    assert np.diff([0, *seen]).tolist() == wanted
 
 
 def own_of(head, tree):

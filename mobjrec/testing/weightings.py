@@ -11,7 +11,9 @@ from mobjrec.types import Array, Signals, Tree, Weighting
 
 COUNT = 4
 PARAMETERS = 6
-CLAIMS = frozenset({"convex", "non_conflicting", "scale_invariant", "stationary"})
+CLAIMS = frozenset({"convex", "non_conflicting", "scale_invariant", "solved", "stationary"})
+# A larger residual is told of, and may stop a run.
+UNSOLVED = 1e-3
 
 
 def check_weighting(weighting: Weighting, claims: frozenset[str] = frozenset()) -> None:
@@ -19,10 +21,12 @@ def check_weighting(weighting: Weighting, claims: frozenset[str] = frozenset()) 
 
     One finite weight per objective for any Gram matrix (opposite, duplicate, tiny, huge, zero gradients) and a state
     that stays finite and keeps its form; an absent objective gets 0, its entries of the state stay, and what stands in
-    its row, NaN too, has no influence; all absent: all 0; a second call does not recompile; vmap agrees with one call.
+    its row, NaN too, has no influence; all absent: all 0; a second call does not recompile; vmap agrees with one call; a
+    residual, where there is one, is a number from 0 to 1; in a step that is not due the Gram matrix has no influence.
 
     claims: "convex": weights >= 0 that sum to 1   "non_conflicting": the direction hurts no present objective
     "scale_invariant": one positive factor on all losses and gradients leaves the weights' proportions
+    "solved": the residual is at most 0.001 for each of these gradients, and so each problem solved
     "stationary": the direction is 0 where 0 is in the gradients' convex hull. ValueError for any other claim.
     """
     unknown = set(claims) - CLAIMS
@@ -31,7 +35,11 @@ def check_weighting(weighting: Weighting, claims: frozenset[str] = frozenset()) 
     compiled = jax.jit(weighting.update)
     state = weighting.init(COUNT)
     for name, jacobian in jacobians().items():
-        weights, _ = _checked(name, compiled, signals(weighting, jacobian), state)
+        weights, after = _checked(name, weighting, compiled, signals(weighting, jacobian), state)
+        if "solved" in claims:
+            _check(weighting.residual is not None, "claims to be solved, but has no residual that says so")
+            missed = float(weighting.residual(after))
+            _check(missed <= UNSOLVED, f"{name}: not solved, the residual is {missed}")
         if "convex" in claims:
             _check(
                 bool((weights >= 0).all()) and abs(weights.sum() - 1) < 1e-5, f"{name}: not convex weights: {weights}"
@@ -81,7 +89,9 @@ def signals(weighting: Weighting, jacobian: np.ndarray, present: np.ndarray | No
     return Signals(losses, present, gram, preference, counter, counter, jax.random.key(step))
 
 
-def _checked(name: str, compiled: Callable[..., Any], given: Signals, state: Tree) -> tuple[np.ndarray, Tree]:
+def _checked(
+    name: str, weighting: Weighting, compiled: Callable[..., Any], given: Signals, state: Tree
+) -> tuple[np.ndarray, Tree]:
     weights, after = compiled(given, state)
     _check(weights.shape == (COUNT,), f"{name}: weights have shape {weights.shape}, one per objective is wanted")
     _check(bool(np.isfinite(weights).all()), f"{name}: a weight is not finite: {weights}")
@@ -91,6 +101,9 @@ def _checked(name: str, compiled: Callable[..., Any], given: Signals, state: Tre
     )
     _check(same, f"{name}: the state changed its form")
     _check(all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after)), f"{name}: the state is not finite")
+    if weighting.residual is not None:
+        missed = np.asarray(weighting.residual(after))
+        _check(missed.shape == () and 0 <= missed <= 1, f"{name}: the residual is {missed}, not a number from 0 to 1")
     return np.asarray(weights), after
 
 
@@ -107,7 +120,7 @@ def _check_absent(weighting: Weighting, compiled: Callable[..., Any], state: Tre
     # Moments and counts start at 0, where decaying is no change: they must have moved first.
     _, state = compiled(signals(weighting, jacobian), state)
     given = signals(weighting, jacobian, present)
-    weights, after = _checked("one absent", compiled, given, state)
+    weights, after = _checked("one absent", weighting, compiled, given, state)
     _check(weights[1] == 0, f"an absent objective has the weight {weights[1]}")
     _check(bool(np.any(weights[present] != 0)), "one absent: every weight is 0")
     if descends:
@@ -120,16 +133,21 @@ def _check_absent(weighting: Weighting, compiled: Callable[..., Any], state: Tre
         other = given._replace(losses=np.where(at, np.float32(rubbish), given.losses))
         if given.gram is not None:
             other = other._replace(gram=np.where(at | at[:, None], np.float32(rubbish), given.gram))
-        found, _ = _checked(f"an absent objective's row is {rubbish}", compiled, other, state)
+        found, _ = _checked(f"an absent objective's row is {rubbish}", weighting, compiled, other, state)
         _check(np.allclose(found, weights, atol=1e-6), f"an absent objective's row of {rubbish} changes the weights")
-    weights, _ = _checked("all absent", compiled, signals(weighting, jacobian, np.zeros(COUNT, bool)), state)
+    weights, _ = _checked("all absent", weighting, compiled, signals(weighting, jacobian, np.zeros(COUNT, bool)), state)
     _check(bool((weights == 0).all()), f"all are absent, but weights are {weights}")
 
 
 def _check_run(weighting: Weighting, compiled: Callable[..., Any], state: Tree) -> None:
     for step, (name, jacobian) in enumerate(jacobians().items()):
         given = signals(weighting, jacobian, step=step)
-        _, state = _checked(f"{name}, step {step}", compiled, given, state)
+        if weighting.due is not None and not weighting.due(given._replace(gram=None), state):
+            weights, after = compiled(given, state)
+            given = given._replace(gram=None if given.gram is None else np.zeros_like(given.gram))
+            same = jax.tree.map(np.array_equal, compiled(given, state), (weights, after))
+            _check(all(jax.tree.leaves(same)), f"{name}: not due, but the Gram matrix has an influence")
+        _, state = _checked(f"{name}, step {step}", weighting, compiled, given, state)
         if weighting.observe is not None:
             state = weighting.observe(given.losses * np.float32(0.9), state)
 

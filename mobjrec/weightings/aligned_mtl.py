@@ -5,7 +5,8 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import preferring, shares, sound
+from mobjrec.weightings.given import preferring, shares, solving
+from mobjrec.weightings.solvers import Solution
 
 Scale = Literal["min", "median", "rmse"]
 
@@ -21,21 +22,21 @@ def aligned_mtl(preference: PerObjective = (), scale: Scale = "min") -> Weightin
     the smallest singular value is the step. All gradients 0: weights p. ValueError unless preferences are one an
     objective, finite, not negative nor all 0; for another word.
     """
-    init = preferring(preference)
     if scale not in get_args(Scale):
         raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(get_args(Scale))}")
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return aligned_weights(signals.gram, signals.present, shares(preference, signals), scale), state
+    def solve(signals: Signals) -> Solution:
+        return aligned_weights(signals.gram, signals.present, shares(preference, signals), scale)
 
-    return Weighting(init, update, needs_gram=True)
+    return solving(solve, preferring(preference))
 
 
-def aligned_weights(gram: Array, present: Array, preference: Array, scale: Scale) -> Array:
-    """[K] weights; gram has rows of 0, and preference 0, for absent objectives."""
+def aligned_weights(gram: Array, present: Array, preference: Array, scale: Scale) -> Solution:
+    """[K] weights; gram has rows of 0, and preference 0, for absent objectives. The residual is that of the eigenvectors."""
     largest = jnp.max(jnp.diagonal(gram))
-    values, vectors = jnp.linalg.eigh(gram / jnp.where(largest > 0, largest, 1.0))
+    gram = gram / jnp.where(largest > 0, largest, 1.0)
+    values, vectors = jnp.linalg.eigh(gram)
+    residual = jnp.max(jnp.abs(gram @ vectors - vectors * values))
     large = values > len(gram) * jnp.finfo(gram.dtype).eps * values[-1]
     sigma = jnp.sqrt(jnp.where(large, values, 1.0))
     rank = jnp.maximum(jnp.sum(large), 1)
@@ -47,4 +48,4 @@ def aligned_weights(gram: Array, present: Array, preference: Array, scale: Scale
     else:
         common = jnp.sqrt(jnp.sum(jnp.where(large, values, 0.0)) / rank)
     mixed = vectors @ (jnp.where(large, common / sigma, 0.0) * (vectors.T @ preference))
-    return jnp.where(present, jnp.where(largest > 0, mixed, preference), 0.0)
+    return Solution(jnp.where(present, jnp.where(largest > 0, mixed, preference), 0.0), residual)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mobjrec.types import Array, Signals, Weighting
+from mobjrec.types import Array, Weighting
 from mobjrec.weightings.dual_cone import dualproj_weights
-from mobjrec.weightings.given import check_at_least_0, proportions, sound
-from mobjrec.weightings.solvers import nearest_point, shifted_point
+from mobjrec.weightings.given import check_at_least_0, proportions, solving
+from mobjrec.weightings.solvers import Solution, nearest_point, shifted_point
 
 
 class Bracket(NamedTuple):
@@ -38,16 +38,11 @@ def cagrad(c: float = 0.4) -> Weighting:
     0 <= c < inf.
     """
     check_at_least_0("c", c)
-
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return cagrad_weights(signals.gram, signals.present, c), state
-
-    return Weighting(lambda count: (), update, needs_gram=True)
+    return solving(lambda signals: cagrad_weights(signals.gram, signals.present, c))
 
 
-def cagrad_weights(gram: Array, present: Array, c: Array | float) -> Array:
-    """[K] weights >= 1 / K for the radius c."""
+def cagrad_weights(gram: Array, present: Array, c: Array | float) -> Solution:
+    """[K] weights >= 1 / K for the radius c. The residual is how far the least product is from its upper bound."""
     epsilon = jnp.finfo(gram.dtype).eps
     scale = jnp.max(jnp.diagonal(gram))
     gram = gram / jnp.where(scale > 0, scale, 1.0)
@@ -61,7 +56,7 @@ def cagrad_weights(gram: Array, present: Array, c: Array | float) -> Array:
 
     def miss(at: Array) -> tuple[Array, Array]:
         """How far the hull's point is too long for the shift, as a logarithm, and its weights [K]."""
-        point = shifted_point(gram, rows, 1.0, jnp.exp(at) * mean)
+        point = shifted_point(gram, rows, 1.0, jnp.exp(at) * mean).weights
         return jnp.log(jnp.maximum(_length(gram, point), epsilon)) - at - jnp.log(radius), point
 
     def turn(at: Bracket) -> Bracket:
@@ -87,7 +82,7 @@ def cagrad_weights(gram: Array, present: Array, c: Array | float) -> Array:
     nearest = nearest_point(gram, rows).weights
     size = jnp.sqrt(nearest @ jnp.abs(gram) @ nearest)
     surrounded = _length(gram, nearest) <= 30 * jnp.sqrt(epsilon) * size
-    harmless = dualproj_weights(gram, rows, mean)
+    harmless = dualproj_weights(gram, rows, mean).weights
     done = still | (surrounded & (_length(gram, harmless - mean) <= radius))
     # Where 0 is in the hull, the point's length is rounding alone; at this shift it is not yet.
     least = jnp.where(surrounded, jnp.maximum(epsilon**0.4 * size, epsilon), _length(gram, nearest))
@@ -96,7 +91,12 @@ def cagrad_weights(gram: Array, present: Array, c: Array | float) -> Array:
     first = Bracket(left, right, high, -jnp.ones_like(high), left, point, jnp.where(done, 0.0, jnp.inf), jnp.int32(0))
     found = jax.lax.while_loop(go_on, turn, first)
     near = mean + found.point * jnp.exp(-found.at)
-    return jnp.where(still, mean, jnp.where(done, harmless, near))
+    weights = jnp.where(still, mean, jnp.where(done, harmless, near))
+    # Every point v of the hull bounds the least product of a d in the ball: by g_v . g_0 + radius |g_v|.
+    hull = jnp.where(done, nearest, found.point)
+    bound = hull @ gram @ mean + radius * _length(gram, hull)
+    gap = jnp.maximum(bound - jnp.min(jnp.where(rows, gram @ weights, jnp.inf)), _length(gram, weights - mean) - radius)
+    return Solution(weights, jnp.where(still, 0.0, jnp.maximum(gap, 0.0)))
 
 
 def _length(gram: Array, weights: Array) -> Array:

@@ -49,22 +49,24 @@ def smoothed(of: Weighting, rate: float = 0.9) -> Weighting:
         kept = jnp.where(present, mean, state.weights)
         return jnp.where(present, mean, 0.0), Held(kept, state.known | present, state.left, state.fresh, inner)
 
-    return of._replace(init=_held(of), update=update, observe=_observed(of))
+    return _around(of, _held(of), update, _observed(of))
 
 
 def every(of: Weighting, steps: int = 10) -> Weighting:
     """Another weighting's weights, solved every so many steps and used in between. Navon et al. 2022, section 4.
 
-    Solved again at once when an objective comes that has no weight yet. Spares the solver, not the gradients: the Gram
-    matrix is there in every step. An absent objective keeps its last weight. What `of` guarantees holds for the steps
-    in which it is solved. ValueError if steps is below 1.
+    Solved again at once when an objective comes that has no weight yet. Spares the solver, the gradients that `of` would
+    compare, and its look at the losses after the step. An absent objective keeps its last weight. What `of` guarantees
+    holds for the steps in which it is solved. ValueError if steps is below 1.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1")
 
+    def due(signals: Signals, state: Held) -> Array:
+        return (state.left <= 0) | jnp.any(sound(signals).present & ~state.known)
+
     def update(signals: Signals, state: Held) -> tuple[Array, Held]:
         present = sound(signals).present
-        due = (state.left <= 0) | jnp.any(present & ~state.known)
 
         def solve(state: Held) -> Held:
             found, inner = of.update(signals, state.inner)
@@ -75,10 +77,12 @@ def every(of: Weighting, steps: int = 10) -> Weighting:
         def serve(state: Held) -> Held:
             return state._replace(left=state.left - 1, fresh=jnp.zeros_like(state.fresh))
 
-        state = jax.lax.cond(due, solve, serve, state)
+        state = jax.lax.cond(due(signals, state), solve, serve, state)
         return jnp.where(present, state.weights, 0.0), state
 
-    return of._replace(init=_held(of), update=update, observe=_observed(of))
+    made = _around(of, _held(of), update, _observed(of))
+    residual = made.residual and (lambda state: jnp.where(state.fresh, made.residual(state), 0.0))
+    return made._replace(residual=residual, due=due)
 
 
 def normalised(of: Weighting, by: Measure = "running", rate: float = 0.9) -> Weighting:
@@ -131,8 +135,20 @@ def normalised(of: Weighting, by: Measure = "running", rate: float = 0.9) -> Wei
     def observe(losses: Array, state: Scales) -> Scales:
         return state._replace(inner=of.observe(divided(losses, state.scale), state.inner))
 
-    needs_positive = of.needs_positive or by == "log"
-    return Weighting(init, update, of.needs_gram, needs_positive, observe if of.observe is not None else None)
+    made = _around(of, init, update, observe if of.observe is not None else None)
+    return made._replace(needs_positive=of.needs_positive or by == "log")
+
+
+def _around(of: Weighting, init: Callable, update: Callable, observe: Callable | None) -> Weighting:
+    """`of` in another one whose state holds its own as `inner`: what it says of its problem is passed on."""
+    residual, due = of.residual, of.due
+    return of._replace(
+        init=init,
+        update=update,
+        observe=observe,
+        residual=residual and (lambda state: residual(state.inner)),
+        due=due and (lambda signals, state: due(signals, state.inner)),
+    )
 
 
 def _held(of: Weighting) -> Callable[[int], Held]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import preferring, shares, sound
-from mobjrec.weightings.solvers import cone_point, unit_rows
+from mobjrec.weightings.given import preferring, shares, solving
+from mobjrec.weightings.solvers import Solution, cone_point, cone_residual, unit_rows
 
 
 def upgrad(preference: PerObjective = ()) -> Weighting:
@@ -34,29 +34,33 @@ def dualproj(preference: PerObjective = ()) -> Weighting:
     return _projected(preference, dualproj_weights)
 
 
-def _projected(preference: PerObjective, solve: Callable[[Array, Array, Array], Array]) -> Weighting:
-    init = preferring(preference)
+def _projected(preference: PerObjective, project: Callable[[Array, Array, Array], Solution]) -> Weighting:
+    def solve(signals: Signals) -> Solution:
+        return project(signals.gram, signals.present, shares(preference, signals))
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return solve(signals.gram, signals.present, shares(preference, signals)), state
-
-    return Weighting(init, update, needs_gram=True)
+    return solving(solve, preferring(preference))
 
 
-def upgrad_weights(gram: Array, present: Array, preference: Array) -> Array:
+def upgrad_weights(gram: Array, present: Array, preference: Array) -> Solution:
     """[K] weights of the preferred mean of the projected gradients."""
     rows = unit_rows(gram, present)
     inverse, length = _lengths(gram)
-    each = jax.vmap(lambda one: cone_point(rows.cosines, present, one))(jnp.eye(len(gram), dtype=gram.dtype))
-    return preference + ((preference * length) @ each) * inverse
+    each, missed = jax.vmap(lambda one: _cone(rows.cosines, present, one))(jnp.eye(len(gram), dtype=gram.dtype))
+    residual = jnp.max(jnp.where(present, missed, 0.0))
+    return Solution(preference + ((preference * length) @ each) * inverse, residual)
 
 
-def dualproj_weights(gram: Array, present: Array, preference: Array) -> Array:
+def dualproj_weights(gram: Array, present: Array, preference: Array) -> Solution:
     """[K] weights of the projected preferred mean of the gradients."""
     rows = unit_rows(gram, present)
     inverse, length = _lengths(gram)
-    return preference + cone_point(rows.cosines, present, preference * length) * inverse
+    point, residual = _cone(rows.cosines, present, preference * length)
+    return Solution(preference + point * inverse, residual)
+
+
+def _cone(cosines: Array, present: Array, start: Array) -> Solution:
+    point = cone_point(cosines, present, start)
+    return Solution(point, cone_residual(cosines, present, start, point))
 
 
 def _lengths(gram: Array) -> tuple[Array, Array]:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_rate, preferring, shares, sound
+from mobjrec.weightings.given import check_rate, preferring, shares, solving
 from mobjrec.weightings.linear import linear_program
 from mobjrec.weightings.solvers import Solution, nearest_point
 
@@ -20,15 +20,12 @@ def epo(preference: PerObjective = (), tolerance: float = 1e-4) -> Weighting:
     off the ray: where one objective dominates, the balance undoes each step. ValueError unless preferences are one an
     objective, finite, not negative nor all 0, and 0 < tolerance < inf.
     """
-    init = preferring(preference)
     check_rate("tolerance", tolerance)
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        wish = shares(preference, signals)
-        return epo_weights(signals.gram, signals.present, signals.losses, wish, tolerance).weights, state
+    def solve(signals: Signals) -> Solution:
+        return epo_weights(signals.gram, signals.present, signals.losses, shares(preference, signals), tolerance)
 
-    return Weighting(init, update, needs_gram=True, needs_positive=True)
+    return solving(solve, preferring(preference), needs_positive=True)
 
 
 def epo_weights(gram: Array, present: Array, losses: Array, wish: Array, tolerance: Array | float) -> Solution:

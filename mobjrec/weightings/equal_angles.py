@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mobjrec.types import Array, Signals, Weighting
-from mobjrec.weightings.given import sound
-from mobjrec.weightings.solvers import unit_rows
+from mobjrec.types import Array, Weighting
+from mobjrec.weightings.given import solving
+from mobjrec.weightings.solvers import Solution, unit_rows
 
 
 def imtl_g() -> Weighting:
@@ -17,12 +17,7 @@ def imtl_g() -> Weighting:
     that depend on each other have no such direction but 0: the nearest in the least-squares sense; opposite ones: 0, and
     weights of 1 / K where their sum is 0. A gradient of 0 is left out; if all are, weights are 1 / K.
     """
-
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return imtl_g_weights(signals.gram, signals.present), state
-
-    return Weighting(lambda count: (), update, needs_gram=True)
+    return solving(lambda signals: imtl_g_weights(signals.gram, signals.present))
 
 
 def config() -> Weighting:
@@ -33,15 +28,10 @@ def config() -> Weighting:
     Opposite gradients have x = 0: all weights are then 0 (the authors' code scales a rounding error up). The direction is
     invariant to a factor on any loss. A gradient of 0 is left out; if all are, weights are 1 / K.
     """
-
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return config_weights(signals.gram, signals.present), state
-
-    return Weighting(lambda count: (), update, needs_gram=True)
+    return solving(lambda signals: config_weights(signals.gram, signals.present))
 
 
-def imtl_g_weights(gram: Array, present: Array) -> Array:
+def imtl_g_weights(gram: Array, present: Array) -> Solution:
     """[K] weights of the sum 1."""
     even = _even(gram, present)
     # Where 1 is all in the null space, its part there is the weights with which unit gradients cancel.
@@ -50,10 +40,10 @@ def imtl_g_weights(gram: Array, present: Array) -> Array:
     total, size = jnp.sum(raw), jnp.sum(jnp.abs(raw))
     count = jnp.maximum(jnp.sum(present), 1)
     clear = jnp.abs(total) > 8 * len(gram) * jnp.finfo(gram.dtype).eps * size
-    return jnp.where(clear, raw / jnp.where(clear, total, 1.0), present / count)
+    return Solution(jnp.where(clear, raw / jnp.where(clear, total, 1.0), present / count), even.residual)
 
 
-def config_weights(gram: Array, present: Array) -> Array:
+def config_weights(gram: Array, present: Array) -> Solution:
     """[K] weights, all 0 where unit gradients cancel."""
     even = _even(gram, present)
     products = even.cosines @ even.mixes
@@ -61,13 +51,15 @@ def config_weights(gram: Array, present: Array) -> Array:
     clear = square > jnp.sqrt(jnp.finfo(gram.dtype).eps)
     found = even.mixes * even.inverse * (even.length @ products) / jnp.where(clear, square, 1.0)
     still = ~jnp.any(even.length > 0)
-    return jnp.where(still, present / jnp.maximum(jnp.sum(present), 1), jnp.where(clear, found, 0.0))
+    weights = jnp.where(still, present / jnp.maximum(jnp.sum(present), 1), jnp.where(clear, found, 0.0))
+    return Solution(weights, even.residual)
 
 
 class Even(NamedTuple):
     """Of the rows that are not 0. cosines: C [K, K]   mixes, null: [K], pinv(C) 1 and 1's part in C's null space
 
     seen: scalar, the square of 1's other part, over their number   length, inverse: [K], in units of the longest
+    residual: scalar, how far C (C x - 1) is from 0, over the size of what it is summed of
     """
 
     cosines: Array
@@ -76,6 +68,7 @@ class Even(NamedTuple):
     seen: Array
     length: Array
     inverse: Array
+    residual: Array
 
 
 def _even(gram: Array, present: Array) -> Even:
@@ -92,4 +85,6 @@ def _even(gram: Array, present: Array) -> Even:
     inverse = jnp.where(there, 1.0 / jnp.where(there, length, 1.0), 0.0)
     seen = part @ part / jnp.maximum(jnp.sum(ones), 1.0)
     null = jnp.where(there, ones - vectors @ part, 0.0)
-    return Even(rows.cosines, jnp.where(there, mixes, 0.0), null, seen, length, inverse)
+    missed = jnp.max(jnp.abs(rows.cosines @ (rows.cosines @ mixes - ones)))
+    residual = missed / (len(gram) ** 2 * (1.0 + jnp.max(jnp.abs(mixes))))
+    return Even(rows.cosines, jnp.where(there, mixes, 0.0), null, seen, length, inverse, residual)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mobjrec.types import Array, PerObjective, Signals
+from mobjrec.types import Array, PerObjective, Signals, Weighting
+from mobjrec.weightings.solvers import Solution
 
 
 def check_numbers(name: str, values: PerObjective, low: float | None = 0.0) -> None:
@@ -38,6 +39,26 @@ def preferring(values: PerObjective) -> Callable[[int], tuple[()]]:
         return ()
 
     return init
+
+
+def solving(
+    solve: Callable[[Signals], Solution], fits: Callable[[int], object] = lambda count: (), needs_positive: bool = False
+) -> Weighting:
+    """A weighting of the Gram matrix without a memory: its state is the residual of its last problem, a scalar in 0 to 1.
+
+    solve: sound signals -> the problem's solution   fits: K -> anything; raises ValueError if the settings do not fit K
+    """
+
+    def init(count: int) -> Array:
+        fits(count)
+        return jnp.zeros(())
+
+    def update(signals: Signals, state: Array) -> tuple[Array, Array]:
+        found = solve(sound(signals))
+        missed = jnp.where(jnp.isfinite(found.residual), jnp.clip(found.residual, 0.0, 1.0), 1.0)
+        return found.weights, missed.astype(state.dtype)
+
+    return Weighting(init, update, needs_gram=True, needs_positive=needs_positive, residual=lambda state: state)
 
 
 def check_rate(name: str, value: float) -> None:

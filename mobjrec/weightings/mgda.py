@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 
 from mobjrec.types import Array, Signals, Weighting
-from mobjrec.weightings.given import sound
-from mobjrec.weightings.solvers import nearest_point
+from mobjrec.weightings.given import solving
+from mobjrec.weightings.solvers import Solution, nearest_point
 
 Normalise = Literal["none", "norm", "loss", "loss_norm"]
 
@@ -25,8 +25,7 @@ def mgda(normalise: Normalise = "none") -> Weighting:
     if normalise not in get_args(Normalise):
         raise ValueError(f"normalise is {normalise!r}; it must be one of {', '.join(get_args(Normalise))}")
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
+    def solve(signals: Signals) -> Solution:
         gram = signals.gram
         if "norm" in normalise.split("_"):
             gram = divided(gram, jnp.sqrt(jnp.maximum(jnp.diagonal(gram), 0.0)))
@@ -35,9 +34,9 @@ def mgda(normalise: Normalise = "none") -> Weighting:
             largest = jnp.max(losses)
             # In units of the largest, so that a square neither overflows nor vanishes.
             gram = divided(gram, jnp.maximum(losses / jnp.where(largest > 0, largest, 1.0), 1e-9))
-        return nearest_point(gram, signals.present).weights, state
+        return nearest_point(gram, signals.present)
 
-    return Weighting(lambda count: (), update, needs_gram=True, needs_positive="loss" in normalise.split("_"))
+    return solving(solve, needs_positive="loss" in normalise.split("_"))
 
 
 def divided(gram: Array, scale: Array) -> Array:

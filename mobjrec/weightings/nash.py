@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from mobjrec.types import Array, Signals, Weighting
-from mobjrec.weightings.given import check_rate, sound
-from mobjrec.weightings.solvers import Solution, eliminated, nearest_point
+from mobjrec.weightings.given import check_rate, solving
+from mobjrec.weightings.solvers import Solution, eliminated, nearest_point, residual
 
 
 class Newton(NamedTuple):
@@ -31,18 +31,17 @@ def nash_mtl(max_norm: float | None = 1.0) -> Weighting:
     if max_norm is not None:
         check_rate("max_norm", max_norm)
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
+    def solve(signals: Signals) -> Solution:
         found = fair_weights(signals.gram, signals.present, 1.0)
-        weights = found.weights
+        weights, missed = found.weights, _missed(signals, found)
         if max_norm is not None:
             # |d|^2 is the sum of (G a)_k a_k, each of which is 1.
             length = jnp.sqrt(jnp.sum(weights > 0).astype(weights.dtype))
             clipped = weights * jnp.minimum(1.0, max_norm / jnp.maximum(length, 1.0))
             weights = jnp.where(found.residual <= LOOSE, clipped, weights)
-        return weights, state
+        return Solution(weights, missed)
 
-    return Weighting(lambda count: (), update, needs_gram=True)
+    return solving(solve)
 
 
 def fairgrad(alpha: float = 2.0) -> Weighting:
@@ -54,11 +53,11 @@ def fairgrad(alpha: float = 2.0) -> Weighting:
     """
     check_rate("alpha", alpha)
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return fair_weights(signals.gram, signals.present, 1.0 / alpha).weights, state
+    def solve(signals: Signals) -> Solution:
+        found = fair_weights(signals.gram, signals.present, 1.0 / alpha)
+        return Solution(found.weights, _missed(signals, found))
 
-    return Weighting(lambda count: (), update, needs_gram=True)
+    return solving(solve)
 
 
 # A weight equation met less well than this has no solution within the precision.
@@ -105,6 +104,14 @@ def fair_weights(gram: Array, present: Array, power: Array | float) -> Solution:
     residual = jnp.where(jnp.isfinite(found.residual), found.residual, jnp.inf)
     met = jnp.any(there) & (residual <= LOOSE) & jnp.all(jnp.isfinite(weights))
     return Solution(jnp.where(met, weights, nearest_point(gram, present).weights), residual)
+
+
+def _missed(signals: Signals, found: Solution) -> Array:
+    """The equation's residual; where gradients all but surround 0 and have no solution, that of the point that stands in."""
+    squares = jnp.where(signals.present & (jnp.diagonal(signals.gram) > 0), jnp.diagonal(signals.gram), jnp.inf)
+    stands = found.weights @ signals.gram @ found.weights <= 1e-3 * jnp.min(squares)
+    stood = residual(signals.gram, signals.present, found.weights)
+    return jnp.where((found.residual > LOOSE) & stands, stood, found.residual)
 
 
 def _residual(parts: tuple[Array, Array, Array]) -> Array:

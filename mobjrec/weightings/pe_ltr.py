@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_numbers, sound
-from mobjrec.weightings.solvers import shifted_point
+from mobjrec.weightings.given import check_numbers, solving
+from mobjrec.weightings.solvers import Solution, shifted_point
 
 
 def pe_ltr(lower: PerObjective) -> Weighting:
@@ -21,20 +21,19 @@ def pe_ltr(lower: PerObjective) -> Weighting:
     if sum(lower) > 1 + 1e-6:
         raise ValueError(f"lower is {tuple(lower)}, which sums to {sum(lower):g}; lower bounds must sum to at most 1")
 
-    def init(count: int) -> tuple[()]:
+    def fits(count: int) -> None:
         if len(lower) != count:
             raise ValueError(f"lower has {len(lower)} entries for {count} objectives")
-        return ()
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return pe_ltr_weights(signals.gram, signals.present, jnp.asarray(lower, signals.losses.dtype)), state
+    def solve(signals: Signals) -> Solution:
+        return pe_ltr_weights(signals.gram, signals.present, jnp.asarray(lower, signals.losses.dtype))
 
-    return Weighting(init, update, needs_gram=True)
+    return solving(solve, fits)
 
 
-def pe_ltr_weights(gram: Array, present: Array, lower: Array) -> Array:
+def pe_ltr_weights(gram: Array, present: Array, lower: Array) -> Solution:
     """[K] weights of the present objectives >= lower [K], which sum to 1."""
     least = jnp.where(present, lower, 0.0)
     rest = jnp.maximum(1.0 - jnp.sum(least), 0.0)
-    return least + rest * shifted_point(gram, present, rest, least)
+    found = shifted_point(gram, present, rest, least)
+    return found._replace(weights=least + rest * found.weights)

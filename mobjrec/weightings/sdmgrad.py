@@ -1,8 +1,8 @@
 """Between the mean gradient and the one that helps the least helped objective most."""
 
 from mobjrec.types import Array, PerObjective, Signals, Weighting
-from mobjrec.weightings.given import check_at_least_0, preferring, shares, sound
-from mobjrec.weightings.solvers import shifted_point
+from mobjrec.weightings.given import check_at_least_0, preferring, shares, solving
+from mobjrec.weightings.solvers import Solution, shifted_point
 
 
 def sdmgrad(pull: float = 0.3, preference: PerObjective = ()) -> Weighting:
@@ -17,16 +17,14 @@ def sdmgrad(pull: float = 0.3, preference: PerObjective = ()) -> Weighting:
     all 0.
     """
     check_at_least_0("pull", pull)
-    init = preferring(preference)
 
-    def update(signals: Signals, state: tuple[()]) -> tuple[Array, tuple[()]]:
-        signals = sound(signals)
-        return sdmgrad_weights(signals.gram, signals.present, shares(preference, signals), pull), state
+    def solve(signals: Signals) -> Solution:
+        return sdmgrad_weights(signals.gram, signals.present, shares(preference, signals), pull)
 
-    return Weighting(init, update, needs_gram=True)
+    return solving(solve, preferring(preference))
 
 
-def sdmgrad_weights(gram: Array, present: Array, preference: Array, pull: Array | float) -> Array:
+def sdmgrad_weights(gram: Array, present: Array, preference: Array, pull: Array | float) -> Solution:
     """[K] weights that sum to 1."""
-    point = shifted_point(gram, present, 1.0, pull * preference)
-    return (point + pull * preference) / (1.0 + pull)
+    found = shifted_point(gram, present, 1.0, pull * preference)
+    return found._replace(weights=(found.weights + pull * preference) / (1.0 + pull))

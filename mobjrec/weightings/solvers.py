@@ -67,10 +67,10 @@ def nearest_point(gram: Array, present: Array) -> Solution:
     return Solution(weights, residual(gram, present, weights))
 
 
-def shifted_point(gram: Array, present: Array, own: Array | float, shift: Array) -> Array:
+def shifted_point(gram: Array, present: Array, own: Array | float, shift: Array) -> Solution:
     """Weights v [K] of the point nearest to 0 in the hull of own * g_k + sum_j shift_j g_j. shift [K], 0 where absent."""
     rows = own * jnp.eye(len(gram), dtype=gram.dtype) + shift[None, :]
-    return nearest_point(rows @ gram @ rows.T, present).weights
+    return nearest_point(rows @ gram @ rows.T, present)
 
 
 def cone_point(cosines: Array, present: Array, start: Array) -> Array:
@@ -95,6 +95,13 @@ def cone_point(cosines: Array, present: Array, start: Array) -> Array:
         return jnp.where(inside, best[:, 0], 0.0)
 
     return active_set(jnp.zeros_like(start), jnp.zeros((), bool), violation, free_point, lambda point: point)
+
+
+def cone_residual(cosines: Array, present: Array, start: Array, point: Array) -> Array:
+    """How far y = `point` is from `cone_point`'s condition, that y_k or u_k . x is 0 and the other >= 0, over |x|'s parts."""
+    size = jnp.sum(jnp.abs(start) + jnp.abs(point))
+    missed = jnp.abs(jnp.minimum(point, cosines @ (start + point)))
+    return jnp.max(jnp.where(present, missed, 0.0)) / jnp.where(size > 0, size, 1.0)
 
 
 def rounding(cosines: Array, point: Array) -> Array:

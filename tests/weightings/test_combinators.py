@@ -61,6 +61,22 @@ def test_only_the_steps_that_ask_are_observed():
     np.testing.assert_array_equal(second.inner.logits, first.inner.logits)
 
 
+def test_what_is_said_of_the_problem_inside_is_passed_on_and_nothing_between_its_steps():
+    made = weightings.mgda()
+    doubtful = made._replace(residual=lambda state: state + 0.25)
+    weighting = weightings.normalised(weightings.smoothed(weightings.every(doubtful, steps=2)))
+    given, state = signals(jacobian=np.eye(2, dtype=np.float32)), weighting.init(2)
+    told = []
+    for _ in range(4):
+        told.append(bool(weighting.due(given._replace(gram=None), state)))
+        _, state = weighting.update(given, state)
+        told.append(round(float(weighting.residual(state)), 3))
+    assert told == [True, 0.25, False, 0.0] * 2
+    for plain in (weightings.smoothed(weightings.gls()), weightings.normalised(weightings.pcgrad())):
+        assert plain.residual is None and plain.due is None
+    assert weightings.every(weightings.gls()).residual is None and weightings.smoothed(made).residual is not None
+
+
 def test_losses_are_divided_by_their_first_value_their_running_size_or_themselves():
     means = {"first": [[2.0, 4.0], [2.0, 4.0]], "running": [[2.0, 4.0], [1.75, 5.0]], "log": [[2.0, 4.0], [1.0, 8.0]]}
     for by, wanted in means.items():

@@ -9,6 +9,8 @@ from mobjrec import weightings
 from mobjrec.testing import check_weighting
 from mobjrec.testing.weightings import jacobians, signals
 from mobjrec.types import Weighting
+from mobjrec.weightings.given import solving
+from mobjrec.weightings.solvers import Solution, residual
 
 CLAIMS = {
     "static": {"scale_invariant"},
@@ -25,23 +27,23 @@ CLAIMS = {
     "preferred": {"convex", "scale_invariant"},
     "cosmos": set(),
     "gradnorm": set(),
-    "pe_ltr": {"convex", "scale_invariant"},
+    "pe_ltr": {"convex", "scale_invariant", "solved"},
     "pcgrad": {"scale_invariant"},
     "gradvac": {"scale_invariant"},
-    "cagrad": {"scale_invariant"},
-    "imtl_g": {"scale_invariant"},
-    "config": {"scale_invariant"},
-    "nash_mtl": {"non_conflicting", "scale_invariant"},
-    "fairgrad": {"non_conflicting", "scale_invariant"},
-    "aligned_mtl": {"scale_invariant"},
-    "upgrad": {"non_conflicting", "scale_invariant"},
-    "dualproj": {"non_conflicting", "scale_invariant"},
-    "sdmgrad": {"convex", "scale_invariant"},
-    "epo": {"convex"},
-    "smoothed": {"scale_invariant"},
-    "every": {"scale_invariant"},
+    "cagrad": {"scale_invariant", "solved"},
+    "imtl_g": {"scale_invariant", "solved"},
+    "config": {"scale_invariant", "solved"},
+    "nash_mtl": {"non_conflicting", "scale_invariant", "solved"},
+    "fairgrad": {"non_conflicting", "scale_invariant", "solved"},
+    "aligned_mtl": {"scale_invariant", "solved"},
+    "upgrad": {"non_conflicting", "scale_invariant", "solved"},
+    "dualproj": {"non_conflicting", "scale_invariant", "solved"},
+    "sdmgrad": {"convex", "scale_invariant", "solved"},
+    "epo": {"convex", "solved"},
+    "smoothed": {"scale_invariant", "solved"},
+    "every": {"scale_invariant", "solved"},
     "normalised": {"scale_invariant"},
-    "mgda": {"convex", "non_conflicting", "scale_invariant", "stationary"},
+    "mgda": {"convex", "non_conflicting", "scale_invariant", "solved", "stationary"},
 }
 INFINITY = float("inf")
 BUILT = {
@@ -91,6 +93,23 @@ def test_promises_of_weightings_inside_others(made):
 
 def fixed(update, init=lambda count: ()):
     return Weighting(init, update, needs_gram=True)
+
+
+def test_the_suite_notices_what_is_not_solved_and_what_reads_gradients_out_of_turn():
+    lazy = solving(lambda given: nearest(given, given.present / jnp.maximum(given.present.sum(), 1)))
+    check_weighting(lazy)
+    for weighting, complaint in (
+        (lazy, "not solved, the residual is 0"),
+        (weightings.equal(), "claims to be solved, but has no residual"),
+        (lazy._replace(residual=lambda state: state + 2), r"the residual is 2\.\d+, not a number from 0 to 1"),
+        (lazy._replace(due=lambda signals, state: False), "not due, but the Gram matrix has an influence"),
+    ):
+        with pytest.raises(AssertionError, match=complaint):
+            check_weighting(weighting, frozenset({"solved"} if "solved" in complaint else ()))
+
+
+def nearest(given, weights):
+    return Solution(weights, residual(given.gram, given.present, weights))
 
 
 def present_only(signals, weights):
