@@ -61,7 +61,7 @@ def write(folder: Path, state: Copied, step: int, seal: dict[str, Any], *, name:
 
     RunFolderError if the disk has less than 1.5 times the state's size free, if writing fails, or if a later step is
     there that verifies; older steps are then as they were. A later best step is one of a course that is not this one's:
-    it is replaced, and so is one of this number with other bits.
+    it is replaced, and so is one of this number with other bits, which is read until then.
     """
     root = folder.resolve() / name
     there = [other for other in steps(folder, name=name) if other >= step and not _examined(root, other)[1]]
@@ -70,6 +70,8 @@ def write(folder: Path, state: Copied, step: int, seal: dict[str, Any], *, name:
     if not (step in there and (name != BEST or _holds(root, step, state))):
         try:
             clean(folder, name=name)
+            if step in there:
+                _set_aside(root, step)
             _write(root, step, {path: leaf for path, leaf in state.leaves.items() if leaf.size})
             whole = {"schema": SCHEMA, "step": step, "tree": state.tree, "versions": versions(), "run": seal}
             _write_seal(root, step, whole)
@@ -79,9 +81,8 @@ def write(folder: Path, state: Copied, step: int, seal: dict[str, Any], *, name:
             raise RunFolderError(f"step {step} could not be written to {root}: {_sentence(error)}") from error
     there = steps(folder, name=name)
     kept = [other for other in there if other <= step][-keep:]
-    for other in there:
-        if other not in kept:
-            _drop(root, other)
+    for other in set(there) - set(kept):
+        _drop(root, other)
 
 
 def latest(
@@ -136,25 +137,21 @@ def steps(folder: Path, *, name: str = RECENT) -> list[int]:
 def forget(folder: Path, after: int, *, name: str = RECENT) -> None:
     """Remove steps later than `after`: a run that goes on from there makes them again. Wants the run folder's lock."""
     root = folder.resolve() / name
-    for step in _present(root):
-        if step > after:
-            _drop(root, step)
+    for step in [one for one in _present(root) if one > after]:
+        _drop(root, step)
 
 
 def clean(folder: Path, *, name: str = RECENT) -> None:
     """Remove what a killed save left: temporary folders, unsealed steps and seals without a step. Nothing else."""
     root = folder.resolve() / name
-    if not root.is_dir():
-        return
-    for path in root.iterdir():
+    for path in root.glob("*"):
         if ".orbax-checkpoint-tmp" in path.name and path.is_dir():
             shutil.rmtree(path)
         seal = re.fullmatch(r"\.seal-\d+\.tmp|seal-(\d+)\.json", path.name)
         if seal and not (seal[1] and (root / seal[1]).is_dir()):
             path.unlink()
-    for step in _present(root):
-        if not _seal_file(root, step).is_file():
-            shutil.rmtree(root / str(step))
+    for step in set(_present(root)) - set(steps(folder, name=name)):
+        shutil.rmtree(root / str(step))
 
 
 def _leaves(tree: Tree) -> dict[str, Any]:
@@ -199,19 +196,14 @@ def _write(root: Path, step: int, leaves: dict[str, np.ndarray]) -> None:
 
 
 def _write_seal(root: Path, step: int, seal: dict[str, Any]) -> None:
-    files = sorted(path for path in (root / str(step)).rglob("*") if path.is_file())
-    sizes = {path: {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
-    seal = {**seal, "files": {str(path.relative_to(root / str(step))): told for path, told in sizes.items()}}
-    text = json.dumps({**seal, "sha256": _digest(seal)}, indent=1, allow_nan=False)
-    temporary = root / f".seal-{step}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    place, temporary = root / str(step), root / f".seal-{step}.tmp"
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    told = {str(path.relative_to(place)): {"size": path.stat().st_size, "sha256": _hash(path)} for path in files}
+    seal = {**seal, "files": told}
+    temporary.write_text(json.dumps({**seal, "sha256": _digest(seal)}, indent=1, allow_nan=False), encoding="utf-8")
+    _flush(temporary)
     os.replace(temporary, _seal_file(root, step))
-    directory = os.open(root, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    _flush(root)
 
 
 def _seal_file(root: Path, step: int) -> Path:
@@ -223,10 +215,16 @@ def _digest(seal: dict[str, Any]) -> str:
 
 
 def _hash(path: Path) -> str:
+    # The seal must not reach the disk before what it speaks of.
+    _flush(path)
     with path.open("rb") as file:
-        # The seal must not reach the disk before what it speaks of.
-        os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 
 
 def _present(root: Path) -> list[int]:
@@ -238,6 +236,14 @@ def _drop(root: Path, step: int) -> None:
     # The seal goes first: what a kill leaves between the two is an unsealed step, not a damaged one.
     _seal_file(root, step).unlink(missing_ok=True)
     shutil.rmtree(root / str(step))
+
+
+def _set_aside(root: Path, step: int) -> None:
+    """A step under the next number, where it is found until `step` is sealed anew; whole at any moment."""
+    shutil.rmtree(root / str(step + 1), ignore_errors=True)
+    shutil.copyfile(_seal_file(root, step), _seal_file(root, step + 1))
+    os.rename(root / str(step), root / str(step + 1))
+    _seal_file(root, step).unlink()
 
 
 def _seal(root: Path, step: int) -> tuple[dict[str, Any] | None, str]:
@@ -267,8 +273,7 @@ def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
     for name, written in seal["files"].items():
         path = root / str(step) / name
         try:
-            size = path.stat().st_size
-            if size != written["size"]:
+            if (size := path.stat().st_size) != written["size"]:
                 return seal, f"file {name} has {size:,} bytes, {written['size']:,} were written"
             if _hash(path) != written["sha256"]:
                 return seal, f"file {name} was changed"
@@ -279,10 +284,9 @@ def _examined(root: Path, step: int) -> tuple[dict[str, Any], str]:
 
 def _holds(root: Path, step: int, state: Copied) -> bool:
     """Whether a step that verifies is this state bit for bit."""
-    if _seal(root, step)[0]["tree"] != state.tree:
-        return False
-    found = _read(root, step, state.leaves)
-    return all(found[path].tobytes() == leaf.tobytes() for path, leaf in state.leaves.items())
+    same = _seal(root, step)[0]["tree"] == state.tree
+    found = _read(root, step, state.leaves) if same else {}
+    return same and all(found[path].tobytes() == leaf.tobytes() for path, leaf in state.leaves.items())
 
 
 def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> None:
@@ -290,11 +294,8 @@ def _check_fit(root: Path, seal: dict[str, Any], like: Tree, partial: bool) -> N
     stored, expected = seal["tree"], {path: _spec(leaf) for path, leaf in _leaves(like).items()}
     missing = [f"{path} {shown(expected[path])}" for path in expected if path not in stored]
     unexpected = [f"{path} {shown(stored[path])}" for path in stored if path not in expected and not partial]
-    changed = [
-        f"{path} ({shown(stored[path])} stored, {shown(expected[path])} expected)"
-        for path in expected
-        if path in stored and stored[path] != expected[path]
-    ]
+    differing = [path for path in expected if path in stored and stored[path] != expected[path]]
+    changed = [f"{path} ({shown(stored[path])} stored, {shown(expected[path])} expected)" for path in differing]
     parts = [("missing", missing), ("unexpected", unexpected), ("changed", changed)]
     more = lambda rows: f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
     told = [f"{len(rows)} {word}: {', '.join(rows[:LISTED])}{more(rows)}" for word, rows in parts if rows]
@@ -341,9 +342,8 @@ def _restored(leaf: Any, value: jax.Array | np.ndarray) -> Any:
         return jax.random.wrap_key_data(value, impl=found[0])
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return value if isinstance(value, jax.Array) else jax.device_put(value, _target(leaf).sharding)
-    if isinstance(leaf, np.ndarray):
-        return np.asarray(value)
-    return np.asarray(value)[()] if isinstance(leaf, np.generic) else np.asarray(value).item()
+    value = np.asarray(value)
+    return value if isinstance(leaf, np.ndarray) else value[()] if isinstance(leaf, np.generic) else value.item()
 
 
 def _sentence(error: Exception) -> str:

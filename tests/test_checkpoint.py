@@ -241,6 +241,30 @@ def test_a_later_best_step_is_read_until_another_is_sealed(tmp_path, monkeypatch
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "best").rglob("*"))] == written
 
 
+@pytest.mark.parametrize("dies", ["_write", "_write_seal", "_set_aside", "os.rename"])
+def test_a_best_step_of_the_same_number_is_read_until_it_is_sealed_anew(dies, tmp_path, monkeypatch):
+    put = lambda bits: checkpoint.save(tmp_path, state(bits), 10, {}, name=checkpoint.BEST, keep=1)
+    put(10)
+
+    def full(*_):
+        raise OSError("the disk is full")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for dead, error in ((full, RunFolderError), (killed, KeyboardInterrupt)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"mobjrec.checkpoint.{dies}", dead)
+            with pytest.raises(error):
+                put(11)
+        found, seal = checkpoint.best(tmp_path, state(0))
+        equal(found, state(10))
+        assert seal["step"] == 10
+    put(12)
+    equal(checkpoint.best(tmp_path, state(0))[0], state(12))
+    assert checkpoint.steps(tmp_path, name=checkpoint.BEST) == [10]
+
+
 def test_of_one_step_kept_the_earlier_is_whole_until_the_next_is_sealed(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, state(10), 10, {}, keep=1)
     seal, seen = checkpoint._write_seal, []
