@@ -144,7 +144,7 @@ def _check_preference(
 ) -> None:
     """A preference that is drawn and not read, or read and not drawn: by the model, whose weighting must then follow it."""
     wrong = any(touched((key,), problems) for key in ("preference", "weighting", "model"))
-    if weighting is None or model is None or wrong:
+    if weighting is None or model is None or wrong or not _named(data):
         return
     drawn, reads = ("preference",) in blocks, preferences.reads(weighting, len(_named(data)))
     if model.conditioned and not drawn:
