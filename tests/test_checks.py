@@ -211,6 +211,7 @@ def test_every_command_tells_all_and_exits_with_2(command, tmp_path):
         (["model.scorer={use: cosine, temperature: 0}"], r"model\.scorer\.temperature: temperature is 0\.0"),
         (["weighting={use: static, weights: {click: 1, recall: -1, satisfaction: 1}}"], r"weighting\.weights: .*not negative"),
         (["weighting={use: uncertainty}", "objectives.recall.softmax=0.1"], r"weighting\.use: .*recall may go below"),
+        (["objectives=null", "weighting={use: static, weights: {click: 1}}"], r"objectives: found null"),
         (["weighting={use: uncertainty, start: 99}"], r"weighting\.start: start is 99\.0"),
         (
             ["objectives.variety={use: diversity, head: clik}"],
