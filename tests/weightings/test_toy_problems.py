@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from descent import circle, descend, signals_of
+from descent import ranking as ranking_of
 
 from mobjrec import weightings
-from mobjrec.types import Signals
 
 # A program for every method: proofs, run in CI by name.
 pytestmark = pytest.mark.slow
@@ -26,31 +27,6 @@ def in_64_bit():
 @pytest.fixture(scope="module")
 def fronts(shared):
     return json.loads((shared / "reference" / "toy_fronts.json").read_text())
-
-
-def signals_of(values, rows, present, wish=None, number=0):
-    gram = rows @ rows.T
-    return Signals(values, present, gram, wish, number, number, jax.random.fold_in(jax.random.key(0), number))
-
-
-def descend(losses, weighting, start, wish=None, present=None, *, rate, steps):
-    """Where theta ends, its losses, and the worst gain of an objective on the way as a cosine bound, at most 0."""
-    count = len(jax.eval_shape(losses, start))
-    present = jnp.ones(count, bool) if present is None else present
-
-    def step(carry, number):
-        theta, state = carry
-        values, rows = losses(theta), jax.jacrev(losses)(theta)
-        weights, state = weighting.update(signals_of(values, rows, present, wish, number), state)
-        direction, length = weights @ rows, jnp.linalg.norm(rows, axis=1)
-        gains = rows @ direction / jnp.maximum(length * (jnp.abs(weights) @ length), 1e-300)
-        theta = theta - rate * direction
-        if weighting.observe is not None:
-            state = weighting.observe(losses(theta), state)
-        return (theta, state), jnp.min(jnp.where(present, gains, 0.0))
-
-    (theta, _), worst = jax.lax.scan(step, (start, weighting.init(count)), jnp.arange(steps))
-    return theta, losses(theta), jnp.min(worst)
 
 
 # Three problems of at most three quadratics 1/2 (x - c)^T A (x - c), as one: two equal ones, two of unequal shape, and a
@@ -99,15 +75,6 @@ def test_the_log_product_gives_up_all_but_one_quadratic():
     assert (np.where(THERE, values, np.inf).min(axis=1) < 1e-2).all()
 
 
-def circle(z):
-    """A concave front, a quarter of a circle or an eighth of a sphere: as many losses as theta has entries."""
-    *angles, far = [jnp.pi / 2 * jax.nn.sigmoid(one) for one in z[:-1]] + [1 + z[-1] ** 2]
-    if len(angles) == 1:
-        return far * jnp.stack([jnp.cos(angles[0]), jnp.sin(angles[0])])
-    a, b = angles
-    return far * jnp.stack([jnp.cos(a) * jnp.cos(b), jnp.cos(a) * jnp.sin(b), jnp.sin(a)])
-
-
 @pytest.mark.parametrize("wishes", [
     [[0.5, 0.5], [0.2, 0.8], [0.7, 0.3]],
     [[1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [0.2, 0.3, 0.5]],
@@ -147,16 +114,7 @@ def test_exact_preferences_end_on_their_rays():
 
 
 def ranking(fronts):
-    """Clicks and satisfaction of 60 items under one linear score."""
-    told = fronts["ranking_linear"]
-    items, clicks, ratings = (jnp.array(told[key], jnp.float64) for key in ("X", "y", "r"))
-
-    def losses(theta):
-        scores, norm = items @ theta, told["l2"] / 2 * jnp.sum(theta**2)
-        click = jnp.mean(jax.nn.softplus(scores) - clicks * scores)
-        return jnp.stack([click, 0.5 * jnp.mean(jnp.square(scores - ratings))]) + norm
-
-    return told, losses
+    return fronts["ranking_linear"], ranking_of(fronts["ranking_linear"])
 
 
 @pytest.mark.parametrize("make", [
@@ -190,37 +148,40 @@ def test_smooth_chebyshev_ends_where_published(fronts, place):
 
 
 def matrices():
-    """60 matrices of three gradients, some pair of which conflicts, and three sets of factors."""
+    """60 matrices of three gradients of unequal length, each pair of which conflicts, and two sets of factors."""
     random = np.random.default_rng(4)
-    drawn = random.normal(size=(200, 3, 5))
-    unit = drawn / np.linalg.norm(drawn, axis=2, keepdims=True)
-    drawn = drawn[np.einsum("nkp,nlp->nkl", unit, unit).min(axis=(1, 2)) < -0.2][:60]
+    drawn = random.normal(size=(2000, 3, 5)) * random.lognormal(size=(2000, 3, 1))
+    grams = np.einsum("nkp,nlp->nkl", drawn, drawn)
+    drawn = drawn[(grams[:, [0, 0, 1], [1, 2, 2]] < 0).all(axis=1)][:60]
     return drawn, random.lognormal(0, 1.5, (60, 3, 1)), random.lognormal(0, 1.5, (60, 3, 1))
 
 
-# name: (weighting, does a loss's factor leave the direction, p in d(c J) = c^p d(J), does it conflict, is it linear under
-# the scaling of rows), None where nothing is said.
+# As published, of other matrices of this kind: name: (weighting, the largest angle between the directions before and after
+# factors on losses, p in d(c J) = c^p d(J), the share of matrices with an objective that is hurt, is it linear under the
+# scaling of rows), None where nothing is said.
 REACTIONS = {
-    "mean": (weightings.equal, False, 1, True, True),
-    "mgda": (weightings.mgda, False, 1, False, False),
-    "upgrad": (weightings.upgrad, False, 1, False, True),
-    "dualproj": (weightings.dualproj, False, 1, False, False),
-    "cagrad": (weightings.cagrad, False, 1, True, False),
-    "nash_mtl": (lambda: weightings.nash_mtl(None), True, 0, False, False),
-    "fairgrad 2": (weightings.fairgrad, False, -1 / 3, False, False),
-    "fairgrad 0.5": (lambda: weightings.fairgrad(0.5), False, 1 / 3, False, False),
-    "imtl_g": (weightings.imtl_g, True, 1, None, False),
-    "aligned_mtl": (weightings.aligned_mtl, False, 1, True, False),
-    "config": (weightings.config, True, 1, False, True),
-    "pcgrad": (weightings.pcgrad, False, 1, True, None),
-    "sdmgrad": (weightings.sdmgrad, False, 1, None, False),
-    "normalised mgda": (lambda: weightings.normalised(weightings.mgda()), None, 0, False, None),
+    "mean": (weightings.equal, 137, 1, 0.83, True),
+    "mgda": (weightings.mgda, 53, 1, 0, False),
+    "mgda, norm": (lambda: weightings.mgda("norm"), 156, 1, 0.92, True),
+    "normalised mgda": (lambda: weightings.normalised(weightings.mgda()), 0, 0, 0, False),
+    "upgrad": (weightings.upgrad, 34, 1, 0, True),
+    "dualproj": (weightings.dualproj, 41, 1, 0, False),
+    "cagrad": (weightings.cagrad, 123, 1, 0.53, False),
+    "nash_mtl": (lambda: weightings.nash_mtl(None), 0, 0, 0, False),
+    "fairgrad 2": (weightings.fairgrad, 24, -1 / 3, 0, False),
+    "fairgrad 0.5": (lambda: weightings.fairgrad(0.5), 26, 1 / 3, 0, False),
+    "imtl_g": (weightings.imtl_g, 0, 1, None, False),
+    "aligned_mtl": (weightings.aligned_mtl, 46, 1, 0.27, False),
+    "config": (weightings.config, 0, 1, 0, True),
+    # Published is the mean over orders.
+    "pcgrad": (weightings.pcgrad, None, 1, None, None),
+    "sdmgrad": (weightings.sdmgrad, 85, 1, None, False),
 }
 
 
 @pytest.mark.parametrize("name", REACTIONS)
 def test_the_reaction_to_rescaled_losses_is_the_published_one(name):
-    make, free, power, conflicts, linear = REACTIONS[name]
+    make, turn, power, share, linear = REACTIONS[name]
     weighting = make()
     rows, one, two = matrices()
     stacks = np.concatenate([rows, one * rows, 10.0 * rows, two * rows, (one + two) * rows])
@@ -234,14 +195,14 @@ def test_the_reaction_to_rescaled_losses_is_the_published_one(name):
     cosine = np.sum(plain * scaled, axis=1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(scaled, axis=1)
     # Weights of IMTL-G have the sum 1, so that where it changes sign the direction does.
     angle = np.degrees(np.arccos(np.clip(np.abs(cosine) if name == "imtl_g" else cosine, -1, 1))).max()
-    if free is not None:
-        assert angle < 1e-4 if free else angle > 5
+    if turn is not None:
+        assert angle < 1e-4 if turn == 0 else abs(angle - turn) < 30
     if name == "nash_mtl":
         np.testing.assert_allclose(scaled, plain, atol=1e-8)
     np.testing.assert_allclose(tenfold, 10.0**power * plain, rtol=1e-6, atol=1e-9)
     gains = np.einsum("nkp,np->nk", rows, plain)
-    if conflicts is not None:
-        assert (gains.min() < -1e-3) == conflicts and (conflicts or gains.min() >= -1e-9)
+    if share is not None:
+        assert gains.min() >= -1e-9 if share == 0 else abs((gains < -1e-9).any(axis=1).mean() - share) < 0.15
     if linear is not None:
         assert np.allclose(scaled + other, both, rtol=1e-6, atol=1e-8) == linear
 
