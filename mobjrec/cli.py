@@ -4,11 +4,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mobjrec import __version__, notes
+from mobjrec import __version__, cli_fronts, notes
+from mobjrec.arguments import Changes, ConfigFile, RunFolder
+from mobjrec.arguments import cache as _cache
+from mobjrec.arguments import config as _config
+from mobjrec.arguments import numbers as _preference
+from mobjrec.arguments import shown as _print
 from mobjrec.errors import MISTAKES, NumericError, Stopped, UserError, meant
 
 app = typer.Typer(
@@ -24,15 +29,12 @@ app.add_typer(data_app, name="data")
 
 SPLITS = ("train", "valid", "test")
 
-ConfigFile = Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped config", metavar="CONFIG")]
 CorpusOrConfig = Annotated[
     str,
     typer.Argument(
         help="a corpus (synthetic, kuairand, ml-100k, ranklens), a shipped config or a YAML file", metavar="NAME"
     ),
 ]
-Changes = Annotated[list[str] | None, typer.Argument(help="settings to change: a.b.c=value", metavar="[KEY=VALUE]...")]
-RunFolder = Annotated[Path, typer.Argument(help="a run folder", metavar="RUN")]
 
 
 def _version(asked: bool) -> None:
@@ -187,6 +189,9 @@ def rank(
         _print(ranked(found))
 
 
+app.add_typer(cli_fronts.app)
+
+
 @data_app.command(name="get")
 def data_get(
     name: str,
@@ -278,42 +283,6 @@ def _leave(code: int) -> None:
     sys.exit(code)
 
 
-def _config(name: str, changes: list[str] | None) -> tuple[Path, Any]:
-    from mobjrec import shipped
-    from mobjrec.defaults import load
-
-    path = shipped.config(name)
-    return path, load(path, changes or ())
-
-
 def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise UserError(f"--split {split}: there are {', '.join(SPLITS)}{meant(split, SPLITS)}")
-
-
-def _cache() -> Path:
-    from mobjrec.data.download import cache_folder
-
-    return cache_folder()
-
-
-def _preference(text: str | None) -> dict[str, float] | None:
-    if text is None:
-        return None
-    found = {}
-    for pair in text.split(","):
-        name, _, value = pair.partition("=")
-        if name.strip() in found:
-            raise UserError(f"--prefer {text}: {name.strip()} is given twice; keep one")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            raise UserError(f"--prefer {text}: {pair!r} is not NAME=NUMBER; write click=0.7,satisfied=0.3") from None
-    return found
-
-
-def _print(shown: Any) -> None:
-    from rich.console import Console
-
-    # What is not to be wrapped is not to be cut either.
-    Console().print(shown, crop=False)

@@ -11,8 +11,9 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export federated "
-    "fronts checks defaults reading parts frozen inference resume progress choice saving stopping exposed kept"
+    "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export "
+    "federated fronts swept together chart checks defaults reading parts frozen inference resume progress "
+    "choice saving stopping exposed kept conflicts"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
@@ -24,8 +25,9 @@ ONE_LIBRARY = {
     "defaults": "yaml_reader",
     "describe": "rich overrides",
     "frames": "pyarrow overrides",
-    "show": "rich gram",
+    "show": "rich",
     "compare": "rich",
+    "swept": "rich",
     "tune": "optuna",
     "report": "plotly rich",
     "federated.flower": "flwr",
@@ -75,7 +77,9 @@ WALLS = {
     "testing": "jax numpy data data.readers models",
     **{name: f"jax numpy {RUN} {BELOW} {ONE_LIBRARY.get(name, '')}" for name in (*RUN.split(), *ONE_LIBRARY)},
     "federated.privacy": f"jax numpy dp_accounting {RUN} {BELOW}",
-    "cli": f"typer rich numpy data.readers {RUN} {BELOW}",
+    "arguments": "typer rich shipped defaults data",
+    "cli_fronts": f"typer arguments {RUN}",
+    "cli": f"typer numpy arguments cli_fronts data.readers {RUN} {BELOW}",
     "__main__": "cli",
 }
 # What every room may import.
