@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobjrec import __version__, cli_fronts, notes
+from mobjrec import __version__, cli_fronts, cli_use, notes
 from mobjrec.arguments import Changes, ConfigFile, RunFolder
 from mobjrec.arguments import cache as _cache
 from mobjrec.arguments import config as _config
@@ -190,6 +190,7 @@ def rank(
 
 
 app.add_typer(cli_fronts.app)
+app.add_typer(cli_use.app)
 
 
 @data_app.command(name="get")

@@ -12,12 +12,13 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
     "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export "
-    "federated fronts swept together chart checks defaults reading parts frozen inference resume progress "
+    "cost hugging pairs "
+    "federated fronts swept together stationary chart checks defaults reading parts frozen inference resume progress "
     "choice saving stopping exposed kept conflicts"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
-    "problems data metrics pareto cache exhausted hosts link preferences"
+    "problems data metrics pareto cache exhausted hosts link preferences quantise"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -28,6 +29,11 @@ ONE_LIBRARY = {
     "show": "rich",
     "compare": "rich",
     "swept": "rich",
+    "export": "safetensors",
+    "hugging": "models",
+    "cost": "rich",
+    "pairs": "pyarrow",
+    "stationary": "gram",
     "tune": "optuna",
     "report": "plotly rich",
     "federated.flower": "flwr",
@@ -54,6 +60,7 @@ WALLS = {
     "models": "jax numpy flax safetensors transformers cache",
     "data": "numpy pyarrow tokenizers cache",
     "data.readers": "numpy pyarrow data cache",
+    "quantise": "jax numpy",
     "problems": "",
     "yaml_reader": "yaml problems",
     "yaml_writer": "yaml",
@@ -79,7 +86,8 @@ WALLS = {
     "federated.privacy": f"jax numpy dp_accounting {RUN} {BELOW}",
     "arguments": "typer rich shipped defaults data",
     "cli_fronts": f"typer arguments {RUN}",
-    "cli": f"typer numpy arguments cli_fronts data.readers {RUN} {BELOW}",
+    "cli_use": f"typer arguments {RUN}",
+    "cli": f"typer numpy arguments cli_fronts cli_use data.readers {RUN} {BELOW}",
     "__main__": "cli",
 }
 # What every room may import.

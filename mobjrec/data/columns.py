@@ -54,6 +54,23 @@ def outside(table: Table, known: Table, wanted: Input, own: str, train: np.ndarr
     return _joined(ids, features, count)
 
 
+def readings(known: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[dict[str, dict], dict[str, dict]]:
+    """How `side` reads each column, in plain data: {ids column: {"slots", "values": {value: number}}} of the values met in
+    training, all others being 0, and {numbers column: {"mean", "deviation"}}. known, wanted, own, train: as `side` got them.
+    """
+    ids = {}
+    for name in wanted.ids:
+        if name == own:
+            ids[name] = {"slots": 1, "values": {str(known.id[row]): int(row) + 1 for row in np.flatnonzero(train)}}
+        else:
+            values, _ = _slots(known.categories[name], train)
+            names = known.categories[name].names
+            met = np.unique(values[values > 0]).tolist()
+            ids[name] = {"slots": values.shape[1], "values": {str(names[n - 1]): n for n in met}}
+    scales = {name: _scale(known.numbers[name], train) for name in wanted.numbers}
+    return ids, {name: {"mean": mean, "deviation": deviation} for name, (mean, deviation) in scales.items()}
+
+
 def _joined(ids: list[np.ndarray], numbers: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
     return (
         np.concatenate(ids, 1).astype(np.int32) if ids else np.zeros((count, 0), np.int32),
@@ -63,10 +80,14 @@ def _joined(ids: list[np.ndarray], numbers: list[np.ndarray], count: int) -> tup
 
 def _scaled(values: np.ndarray, known: np.ndarray, train: np.ndarray) -> np.ndarray:
     """values [N] minus the mean over the deviation of those known in training; 0 where missing. float32."""
+    mean, deviation = _scale(known, train)
+    return np.where(np.isfinite(values), (values - mean) / deviation, 0.0).astype(np.float32)
+
+
+def _scale(known: np.ndarray, train: np.ndarray) -> tuple[float, float]:
     known = known[train & np.isfinite(known)].astype(np.float64)
-    mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
-    scaled = (values - mean) / (deviation if deviation > 0 else 1.0)
-    return np.where(np.isfinite(values), scaled, 0.0).astype(np.float32)
+    mean, deviation = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
+    return mean, deviation if deviation > 0 else 1.0
 
 
 def _slots(category: Category, train: np.ndarray) -> tuple[np.ndarray, int]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from mobjrec.cache import find, unwritable
 from mobjrec.data.store import key_of
@@ -164,6 +164,24 @@ def doubts(tokens: Ragged, what: str, limit: str) -> list[str]:
             "and the words of these texts"
         )
     return said
+
+
+def publish(tokenizer: Tokenizer, folder: Path, length: int) -> int:
+    """Write tokenizer.json, which puts [CLS] and [SEP] around a text, and what transformers reads beside it.
+
+    length: tokens that it cuts a text to   Returns the id that it pads with, 0 where there is no [PAD].
+    """
+    tokenizer.save(folder)
+    path = folder / "tokenizer.json"
+    library = Library.from_file(str(path))
+    library.post_processor = processors.BertProcessing(("[SEP]", tokenizer.sep), ("[CLS]", tokenizer.cls))
+    library.save(str(path))
+    named = {f"{name.strip('[]').lower()}_token": name for name in SPECIAL if library.token_to_id(name) is not None}
+    # The class that takes tokenizer.json as it stands: BertTokenizer would build its own normaliser from other settings.
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, **named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(named, indent=1), encoding="utf-8")
+    return library.token_to_id("[PAD]") or 0
 
 
 def _read(path: Path) -> Ragged | None:
