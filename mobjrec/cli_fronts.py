@@ -1,4 +1,4 @@
-"""The commands about many preferences: `mobjrec sweep`."""
+"""The commands that train many times: `mobjrec sweep` over preferences, `mobjrec tune` over settings."""
 
 import json
 from pathlib import Path
@@ -56,3 +56,38 @@ def sweep(
         print(json.dumps(told if wished is None else told | {"nearest": swept.nearest_run(told, wished)}))
     else:
         arguments.shown(swept.table(told, folder, wished))
+
+
+@app.command()
+def tune(
+    config: ConfigFile,
+    changes: Changes = None,
+    trials: Annotated[int, typer.Option(metavar="N", help="so many in all, those there are counted")] = 20,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=LOW..HIGH", help="what to change, also KEY=LOW..HIGH:log, KEY=A|B|C; to be repeated"),
+    ] = None,
+    space: Annotated[Path | None, typer.Option(help="the same from a YAML file")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="validation metrics to raise, click/ndcg@5,utility:click/auc")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="the folder of all trials; tuned/<file name> by default")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is proposed; the config's own `seed` stays")] = 0,
+    whole: Annotated[bool, typer.Option("--whole", help="end no trial early")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Search for settings (by default weights and learning rate) with Optuna; goes on where it stopped."""
+    path, found = arguments.config(config, changes)
+    from mobjrec import space as spaces
+    from mobjrec import tune as tuning
+
+    if space is not None and search:
+        raise UserError("--space and --search exclude each other; write all of it into the file, or into options")
+    asked = spaces.from_file(space) if space is not None else spaces.told(search) if search else None
+    wanted = tuple(key.strip() for key in metrics.split(",")) if metrics is not None else ()
+    folder = run or Path("tuned") / path.stem
+    say = (lambda text: None) if as_json else lambda text: print(text, flush=True)
+    told = tuning.run(
+        found, folder, arguments.cache(), trials, space=asked, metrics=wanted, prune=not whole, seed=seed, say=say
+    )
+    print(json.dumps(told)) if as_json else arguments.shown(tuning.table(told, folder))

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table as Grid
+from rich.text import Text
 
 from mobjrec import evaluate, record, resume, train
 from mobjrec import space as spaces
@@ -259,3 +263,30 @@ def line(params: Mapping[str, Any], told: Mapping[str, Any], metrics: Sequence[s
 def brief(value: Any) -> str:
     """A setting as a table has room for."""
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+
+
+def table(found: Mapping[str, Any], folder: Path) -> Group:
+    """The trials that no other dominates, best utility first, and how to use the best."""
+    rows = [row for row in found["trials"] if row["front"]]
+    grid = Grid(title="validation split: trials that no other dominates", title_justify="left", box=SIMPLE_HEAD)
+    keys = list(rows[0]["params"]) if rows else []
+    for name in ("trial", *(key.replace(".", "\n") for key in keys), *found["metrics"], "utility"):
+        grid.add_column(name.replace("/", "\n"), justify="left" if name == "trial" else "right")
+    for row in sorted(rows, key=lambda row: -row["utility"]):
+        values = (f"{value:.4f}" for value in (*row["values"], row["utility"]))
+        grid.add_row(row["folder"], *(brief(row["params"][key]) for key in keys), *values)
+    counts = {
+        "ended early": sum(row["pruned"] is not None for row in found["trials"]),
+        "failed": sum(row["values"] is None for row in found["trials"]),
+    }
+    lines = [
+        f"{len(found['trials'])} trials, " + ", ".join(f"{count} {what}" for what, count in counts.items()),
+        "utility: mean over metrics of where the value lies between the trials' lowest and highest",
+        f"folder: {folder} (trials.json, study.db; every trial is a run folder)",
+    ]
+    if found["best"]:
+        best = folder / found["best"]
+        lines += [f"best: {found['best']}", f"  mobjrec eval {best}", f"  mobjrec train {best / 'config.yaml'} seed=1"]
+    else:
+        lines += [f"no trial ran to its end: {row['folder']}: {row['why']}" for row in found["trials"][-1:]]
+    return Group(grid, Text("\n".join(lines)))

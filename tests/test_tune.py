@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mobjrec import space as spaces
 from mobjrec import tune
+from mobjrec.cli import app
 from mobjrec.config import dump
 from mobjrec.defaults import load
 from mobjrec.errors import NumericError, RunFolderError, Stopped, UserError
@@ -220,6 +222,25 @@ def test_without_optuna_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"not installed; pip install 'mobjrec\[tune\]'"):
         tune.run(CONFIG, tmp_path, tmp_path, 1)
+
+
+def test_the_command_shows_the_front_and_what_to_do_with_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune.train, "run", Played(fails={1: NumericError("nan")}))
+    monkeypatch.setenv("COLUMNS", "160")
+    tiny = str(Path(__file__).parent / "tiny.yaml")
+    given = ["tune", tiny, *CHANGES, "--trials", "4", "--run", str(tmp_path), "--metrics", CLICK]
+    rate = "optimizer.learning_rate=1e-4..1e-2:log"
+    done = CliRunner().invoke(app, [*given, "--search", rate])
+    assert done.exit_code == 0, done.output
+    best = json.loads((tmp_path / "trials.json").read_text())["best"]
+    for said in ("trial-000: ", "trial-001: ", "failed: nan", "4 trials, 0 ended early, 1 failed", f"best: {best}",
+                 f"mobjrec eval {tmp_path / best}"):  # fmt: skip
+        assert said in done.output
+    (tmp_path / "space.yaml").write_text("optimizer.learning_rate: 1e-4..1e-2:log")
+    again = CliRunner().invoke(app, [*given, "--space", str(tmp_path / "space.yaml"), "--json"])
+    assert json.loads(again.output)["best"] == best
+    both = CliRunner().invoke(app, [*given, "--search", rate, "--space", "space.yaml"])
+    assert isinstance(both.exception, UserError) and "exclude each other" in str(both.exception)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
-    "train follow frames evaluate rank told show compare sweep tune report profile bench dry describe export "
+    "train follow frames evaluate rank told show compare sweep tune space report profile bench dry describe export "
     "cost hugging pairs "
     "federated fronts swept together stationary chart checks defaults reading parts frozen inference resume progress "
     "choice saving stopping exposed kept conflicts"
@@ -34,7 +34,8 @@ ONE_LIBRARY = {
     "cost": "rich",
     "pairs": "pyarrow",
     "stationary": "gram",
-    "tune": "optuna",
+    "tune": "optuna rich",
+    "space": "yaml_reader",
     "report": "plotly rich",
     "federated.flower": "flwr",
     "federated": "",
