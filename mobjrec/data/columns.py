@@ -68,7 +68,7 @@ def readings(known: Table, wanted: Input, own: str, train: np.ndarray) -> tuple[
             met = np.unique(values[values > 0]).tolist()
             ids[name] = {"slots": values.shape[1], "values": {str(names[n - 1]): n for n in met}}
     scales = {name: _scale(known.numbers[name], train) for name in wanted.numbers}
-    return ids, {name: {"mean": mean, "deviation": deviation} for name, (mean, deviation) in scales.items()}
+    return ids, {name: {"mean": float(mean), "deviation": float(scale)} for name, (mean, scale) in scales.items()}
 
 
 def _joined(ids: list[np.ndarray], numbers: list[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -84,10 +84,11 @@ def _scaled(values: np.ndarray, known: np.ndarray, train: np.ndarray) -> np.ndar
     return np.where(np.isfinite(values), (values - mean) / deviation, 0.0).astype(np.float32)
 
 
-def _scale(known: np.ndarray, train: np.ndarray) -> tuple[float, float]:
+def _scale(known: np.ndarray, train: np.ndarray) -> tuple[np.float64, np.float64]:
+    """Mean and deviation of what training knows: numpy's numbers, with which float32 is scaled in 64 bits."""
     known = known[train & np.isfinite(known)].astype(np.float64)
-    mean, deviation = (float(known.mean()), float(known.std())) if len(known) else (0.0, 1.0)
-    return mean, deviation if deviation > 0 else 1.0
+    mean, deviation = (known.mean(), known.std()) if len(known) else (0.0, 1.0)
+    return np.float64(mean), np.float64(deviation if deviation > 0 else 1.0)
 
 
 def _slots(category: Category, train: np.ndarray) -> tuple[np.ndarray, int]:
