@@ -59,6 +59,7 @@ LabelName = Annotated[str, Field(pattern=r"^[\w][\w-]*$")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Frozen = AfterValidator(MappingProxyType)
+Rates = Annotated[dict[str, Positive], Frozen]
 
 
 def _one(*others: str) -> Any:
@@ -184,9 +185,7 @@ class Config(BaseModel):
     steps: Count | None = Field(default=None, validate_default=True)
     data: Block
     labels: Annotated[dict[LabelName, Block], Frozen] = Field(default={}, validate_default=True)
-    rates: Annotated[dict[str, Annotated[dict[str, Positive], Frozen]], Frozen] = Field(
-        default={}, validate_default=True
-    )
+    rates: Annotated[dict[str, Rates], Frozen] = Field(default={}, validate_default=True)
     tokenizer: Block | None = None
     lists: ListsOf
     candidates: Block
@@ -204,6 +203,7 @@ class Config(BaseModel):
     views: Views = Views()
     non_finite: Literal["raise", "skip"] = "raise"
     non_finite_limit: Count = 10
+    unsolved: Literal["count", "raise"] = "count"
     _places: dict[KeyPath, str] = PrivateAttr(default_factory=dict)
     # Whether all was checked and every default is written in, see defaults.py: once for a run is enough.
     _settled: bool = PrivateAttr(default=False)

@@ -33,7 +33,7 @@ class RunFolderError(Exception):
 
 
 class NumericError(Exception):
-    """A loss or gradient that is not finite, or memory that ran out. Exit code 4."""
+    """A loss or gradient that is not finite, a problem that was not solved, or memory that ran out. Exit code 4."""
 
     code = 4
 

@@ -24,6 +24,7 @@ HARMLESS = (
     "parallel",
     "views",
     "non_finite_limit",
+    "unsolved",
     "evaluate.every",
     "evaluate.lists",
     "evaluate.patience",

@@ -1,18 +1,16 @@
 """`mobjrec show`: a run as it stands, or how two runs differ. Reads the record alone, beside a training run too."""
 
 import math
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec import evaluate, gram
+from mobjrec import conflicts, evaluate
 from mobjrec.config import Config, load, plain
 from mobjrec.errors import RunFolderError
 from mobjrec.reading import objectives_of
@@ -24,8 +22,6 @@ from mobjrec.types import Objective
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 40  # characters of a curve
-# Below this cosine two gradients are said to conflict; rounding alone gives values around 0.
-CONFLICT = -0.01
 
 
 def one(folder: Path) -> Group:
@@ -34,8 +30,9 @@ def one(folder: Path) -> Group:
     record = list(rows(folder))
     train = [row for row in record if row["kind"] == "train"]
     over = result(folder)
-    objectives = objectives_of(_config(folder))
-    parts: list[Any] = [Text(told(folder, status, over)), losses(train), valid(record, objectives)]
+    config = _config(folder)
+    objectives = objectives_of(config)
+    parts: list[Any] = [Text(stands(folder, status, over)), losses(train), valid(record, objectives)]
     timing = over["timing"] if over else seconds(starts_of(folder))
     if timing:
         so_far = "" if over else " up to the last save or evaluation"
@@ -43,11 +40,12 @@ def one(folder: Path) -> Group:
     if over:
         feed = over["feed"]
         parts.append(Text(f"padding {feed['padding']:.1%} of packed cells, {feed['shapes']} compiled shapes"))
-    parts.append(Text(conflicts(train)) if train else None)
+    told = conflicts.told(record, objectives, config.evaluate.metrics, over["table"] if over else {})
+    parts.append(Text("\n".join(told)) if told else None)
     return Group(*(part for part in parts if part is not None))
 
 
-def told(folder: Path, status: Status, over: dict[str, Any] | None) -> str:
+def stands(folder: Path, status: Status, over: dict[str, Any] | None) -> str:
     """A sentence on how the run stands."""
     if status.running:
         return f"{folder}: at step {status.step}, process {status.pid} on {status.host} trains it"
@@ -100,29 +98,6 @@ def curve(values: list[float]) -> str:
     low, high = means.min(), means.max()
     place = (means - low) / (high - low) if high > low else np.zeros(len(means))
     return "".join(BARS[int(p * (len(BARS) - 1) + 0.5)] for p in place)
-
-
-def conflicts(train: list[dict[str, Any]]) -> str:
-    """In how many steps each pair of objectives pulled apart, and how strongly, from the recorded Gram matrices."""
-    grams = [np.array(row["gram"], float) for row in train if row.get("gram") is not None]
-    names = [key.removeprefix("loss/") for key in (train[0] if train else {}) if key.startswith("loss/")]
-    if len(names) < 2:
-        return ""
-    if not grams:
-        return "conflicts: not measured (this weighting compares no gradients; mgda does)"
-    stack = np.stack(grams)
-    cosines, norms = (np.asarray(jax.vmap(of)(stack)) for of in (gram.cosines, gram.norms))
-    lines = []
-    for a, b in combinations(range(len(names)), 2):
-        both = (norms[:, a] > 0) & (norms[:, b] > 0)
-        if not both.any():
-            continue
-        cosine = cosines[both, a, b]
-        lines.append(
-            f"  {names[a]} and {names[b]}: cosine {cosine.mean():+.2f} on average, "
-            f"apart in {(cosine < CONFLICT).mean():.0%} of {both.sum()} steps"
-        )
-    return "\n".join(["conflicts between gradients:", *lines])
 
 
 def two(first: Path, second: Path) -> Group:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from mobjrec import checkpoint, choice, evaluate, exhausted, mesh, progress, record, resume
+from mobjrec import checkpoint, choice, conflicts, evaluate, exhausted, mesh, progress, record, resume
 from mobjrec.checkpoint import BEST
 from mobjrec.config import Config, Every, Pace, dump, plain
 from mobjrec.data.loading import Loaded, batches
@@ -39,6 +38,7 @@ def run(
     quiet: bool = False,
     accepted: Sequence[str] = (),
     link: Link | None = None,
+    enough: Callable[[int, Mapping[str, float]], bool] | None = None,
 ) -> dict[str, Any]:
     """Train to the config's last step, from the newest sealed checkpoint in `folder` if there is one, to the same bits.
 
@@ -46,6 +46,7 @@ def run(
     of a run that is over already as it stands, if its data are as they were. timing: seconds; compile: the first step of
     each shape until it is sent off, so that wait / (wait + train) is the share of time in which steps wait for data.
     accepted: keys that may differ from those of the run in `folder`, see resume.check
+    enough: (step, validation metrics) -> whether training ends here, as it does for want of `patience`
     link: to the other processes of the run, this one being the first; they run `follow.run`. One of errors.MISTAKES
     where it cannot; Stopped after a signal.
     """
@@ -133,7 +134,7 @@ def run(
                     standing = missed if saver.settle() == BEST else standing
                     missed = standing._replace(since=standing.since + 1)
                     standing = choice.after(standing, values, rules)
-                    last |= choice.over(standing, rules) or bool(asked)
+                    last |= choice.over(standing, rules) or bool(asked or (enough and enough(number, values)))
                     if standing.since == 0:
                         saver.save(used(state), number, choice.sealed(standing, rules), name=BEST, keep=1, last=last)
                 if keep or last:
@@ -153,8 +154,8 @@ def run(
                     break
             if standing.best is None:
                 saver.save(used(state), number, choice.sealed(standing, rules), name=BEST, keep=1, last=True)
-        told = choice.told(standing, rules, number, parts.steps)
-        result = {"steps": number, "told": told, **measured(log, parts, sizes, number, used(state), clock)}
+        result = {"steps": number, **measured(log, parts, sizes, number, used(state), clock)}
+        result["told"] = choice.told(standing, rules, number, parts.steps) + result["told"]
         log.finish(result)
         link.lead({"result": resume.result(folder)})
         return result
@@ -168,8 +169,10 @@ def measured(
     last = evaluated(parts, final, "test", clock)
     noted(log, parts, number, "test", last)
     rows = list(record.rows(log.folder))
+    found = table(rows, parts, last)
     return {
-        **table(rows, parts, last),
+        **found,
+        "told": conflicts.told(rows, parts.objectives, parts.config.evaluate.metrics, found["table"]),
         "timing": log.timed(clock),
         "feed": feed_numbers(rows, sizes),
         "chosen": sealed["step"],
@@ -256,29 +259,21 @@ def written(
 ) -> int:
     """The step's row written; how many steps in a row, this one the last, were not finite, `skipped` before it.
 
-    NumericError where the config does not say to pass over it, or over so many.
+    NumericError where the config does not say to pass over it, or over so many, or to count problems that are not solved.
     """
     logs = jax.device_get(logs)
-    names = list(parts.objectives)
-    # An absent objective has no loss in this step, not one of 0.
-    losses = {
-        n: float(x) if p else float("nan") for n, x, p in zip(names, logs["losses"], logs["present"], strict=True)
-    }
-    weights = dict(zip(names, logs["weights"].tolist(), strict=True))
-    values = {f"loss/{name}": loss for name, loss in losses.items()}
-    values |= {f"weight/{name}": weight for name, weight in weights.items()}
-    if "gram" in logs:
-        values["gram"] = logs["gram"]
-        norms = np.sqrt(np.maximum(np.diagonal(logs["gram"]), 0.0))
-        values |= {f"gradient_norm/{name}": norm for name, norm in zip(names, norms.tolist(), strict=True)}
+    values = conflicts.numbers(list(parts.objectives), logs)
     values |= {name: logs[name] for name in ("gradient_norm", "learning_rate") if name in logs}
     values |= {"finite": bool(logs["finite"]), **numbers}
     if numbers["cells"]:
         values["padding"] = 1 - numbers["tokens"] / numbers["cells"]
     log.write(number, "train", {**values, "lists_per_second": len(rows) / max(numbers["seconds"], 1e-9)})
-    view.step(number, losses)
+    view.step(number, {name: values[f"loss/{name}"] for name in parts.objectives})
     if logs["finite"]:
-        return 0
+        if parts.config.unsolved == "count" or not conflicts.unsolved(logs):
+            return 0
+        saver.settle()
+        raise NumericError(conflicts.stopped(number, logs, parts.config, checkpoint.steps(log.folder)))
     limit = parts.config.non_finite_limit if parts.config.non_finite == "skip" else 0
     if skipped < limit:
         return skipped + 1

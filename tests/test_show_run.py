@@ -23,7 +23,7 @@ def made(folder: Path, changes: list[str] = [], finish: bool = True) -> Path:  #
         for step, (click, cosine) in enumerate([(3.0, 0.5), (2.0, -0.5), (1.0, -0.5), (1.5, -0.5)], start=1):
             gram = [[4.0, 2 * cosine], [2 * cosine, 1.0]]
             losses = {"loss/click": click, "loss/satisfaction": None, "weight/click": 0.75, "weight/satisfaction": 0.25}
-            log.write(step, "train", {**losses, "gram": gram})
+            log.write(step, "train", {**losses, "gram": gram, "cosine/click/satisfaction": cosine})
         cross = {"valid/click:satisfaction/auc": 0.2, "valid/utility:click/auc": 0.3}
         log.write(
             2, "eval", {"valid/click/auc": 0.7, "valid/satisfaction/rmse": 0.5, "valid/click/log_loss": 0.2, **cross}

@@ -146,8 +146,43 @@ def test_shards_of_every_objective_reach_the_record(whole):
     weights = np.array([first[f"weight/{name}"] for name in ("click", "recall", "satisfaction")])
     assert (gram @ weights >= weights @ gram @ weights - 1e-6 * np.diagonal(gram).max()).all()
     assert first["gradient_norm/recall"] == pytest.approx(np.sqrt(gram[1, 1]), rel=1e-5)
+    cosine = gram[0, 2] / np.sqrt(gram[0, 0] * gram[2, 2])
+    assert first["cosine/click/satisfaction"] == pytest.approx(cosine, abs=1e-5)
+    # What MGDA follows is the shortest vector.
+    assert first["min_norm"] == pytest.approx(np.sqrt(weights @ gram @ weights), rel=1e-3) and first["residual"] < 1e-5
     assert first["learning_rate"] == pytest.approx(3e-3)
     assert first["padding"] == pytest.approx(1 - first["tokens"] / first["cells"])
+
+
+LAZY = """
+from mobjrec.types import Weighting
+from mobjrec.weightings.given import solving
+from mobjrec.weightings.solvers import Solution, residual
+
+def lazy() -> Weighting:
+    def solve(signals):
+        weights = signals.present / signals.present.sum()
+        return Solution(weights, residual(signals.gram, signals.present, weights))
+    return solving(solve)
+"""
+
+
+def test_a_problem_that_is_not_solved_stops_the_run_if_asked(cache, tmp_path, monkeypatch):
+    (tmp_path / "lazily.py").write_text(LAZY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        NumericError, match=r"^step 1: lazily:lazy did not solve its problem: it misses .*, above 0\.001; "
+    ):
+        train.run(load(TINY, [*LAZILY, "unsolved=raise"]), tmp_path / "stopped", cache, quiet=True)
+    assert [row["step"] for row in rows(tmp_path / "stopped") if row["kind"] == "train"] == [1]
+
+
+def test_problems_that_are_not_solved_are_counted(cache, tmp_path, monkeypatch):
+    (tmp_path / "lazily.py").write_text(LAZY)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = train.run(load(TINY, LAZILY), tmp_path / "run", cache, quiet=True)
+    missed = [row["step"] for row in rows(tmp_path / "run") if row["kind"] == "train" and row["residual"] > 1e-3]
+    assert missed and f"was not solved in {len(missed)} of 5 steps" in result["told"][-1]
 
 
 def test_tensorboard_gets_settings_and_a_few_ranked_lists(whole):
@@ -214,6 +249,7 @@ IDS = [
     "save={every: {steps: 1}, keep: 2}",
     "steps=5",
 ]
+LAZILY = [*(one for one in IDS if not one.startswith("weighting")), "weighting={use: 'lazily:lazy'}"]
 
 
 @contextmanager
