@@ -1,7 +1,6 @@
 """Memory that ran out, as one sentence: what was asked for, the largest arrays, and the setting that makes it less."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,13 +12,6 @@ from mobjrec.config import Config
 from mobjrec.errors import NumericError
 from mobjrec.types import Batch, Texts, Tree
 
-# One array of XLA's own list, as its compilers for GPU ("Buffer 1:") and TPU ("1. Size:") write it.
-LISTED = re.compile(
-    r"(?<!Unpadded )(?<!\w)Size: (?P<size>[\d.]+ ?[KMGT]?i?B?)\s"
-    r"(?:\s*Operator:[^\n]*op_name=\"(?P<name>[^\"]*)\"[^\n]*\n)?"
-    r"(?:(?!Size:|Shape:|Subshape:).)*?(?:Shape|Subshape): (?P<shape>\w+\[[\d,]*\])",
-    re.DOTALL,
-)
 LARGEST = 3
 
 
@@ -55,7 +47,7 @@ def told(sentence: Callable[[BaseException], str]) -> Iterator[None]:
 def of_step(
     error: BaseException, config: Config, devices: int, step: Callable | None, state: Tree, batch: Batch | None
 ) -> str:
-    """The sentence for a training step. step: the mapped one, traced again for its arrays where XLA lists none"""
+    """The sentence for a training step. step: the mapped one, traced again for its arrays"""
     if batch is None:
         return _sentence(error, "building a batch", [], advice(config, devices, 0))
     texts = {"user": batch.user_texts, "item": batch.item_texts}
@@ -63,7 +55,7 @@ def of_step(
     words = [f"{batch.where.shape[0]} lists of {batch.where.shape[1]} items"]
     words += [f"{side} texts in {count} packed rows of {length} tokens" for side, (count, length) in rows.items()]
     held = []
-    if step is not None and not listed(str(error)):
+    if step is not None:
         like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state, batch))
         held = largest(like[0], jax.jit(step).trace(*like).jaxpr.jaxpr)
     most = max((count for count, _ in rows.values()), default=0)
@@ -101,15 +93,6 @@ def smaller(rows: int, chunk: int | None) -> int | None:
     return divisors[0] if divisors else 1 << ((now // 2).bit_length() - 1)
 
 
-def listed(message: str) -> list[str]:
-    """The largest arrays that XLA's message lists, in its order; [] where it lists none."""
-    found = []
-    for match in LISTED.finditer(message):
-        name = (match["name"] or "argument").split("[")[0].rsplit("/", 1)[-1]
-        found.append(f"{name} {match['shape']} of {match['size']}")
-    return list(dict.fromkeys(found))[:LARGEST]
-
-
 def largest(arguments: Tree, program: Jaxpr | None = None) -> list[str]:
     """The largest arrays of a traced program: its arguments by path, what it makes by the operation that makes it."""
     leaves = jax.tree_util.tree_leaves_with_path(arguments)
@@ -140,6 +123,5 @@ def _rows(texts: Texts | None) -> tuple[int, int] | None:
 
 def _sentence(error: BaseException, what: str, held: list[str], todo: str) -> str:
     said = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-    arrays = listed(str(error)) or held
-    known = f"; the largest arrays: {', '.join(arrays)}" if arrays else ""
+    known = f"; the largest arrays: {', '.join(held)}" if held else ""
     return f"memory ran out while {what}{known}; the error was {said}. {todo}"

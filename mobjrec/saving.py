@@ -52,10 +52,6 @@ class Saver:
             self._under_way = name, self._writer.submit(write)
             self.settle()
 
-    def done(self) -> bool:
-        """Whether nothing is under way any more."""
-        return self._under_way is None or self._under_way[1].done()
-
     def settle(self, then: str = "training goes on and stops if the next save fails, too") -> str:
         """The name of the save under way where it failed, "" where it is sealed or there is none; waits for it.
 

@@ -1,4 +1,4 @@
-"""Memory that ran out: what XLA says in its own words on CPU, GPU and TPU, and what the sentence says of it."""
+"""Memory that ran out: what the sentence says of it."""
 
 from pathlib import Path
 
@@ -15,61 +15,10 @@ from mobjrec.types import Batch, Texts
 TINY = Path(__file__).parent / "tiny.yaml"
 
 CPU = "RESOURCE_EXHAUSTED: Out of memory allocating 35184372088832 bytes."
-# As the compiler for GPUs writes it, and that for TPUs.
-GPU = """RESOURCE_EXHAUSTED: Out of memory while trying to allocate 29995136256 bytes.
-BufferAssignment OOM Debugging.
-BufferAssignment stats:
-             parameter allocation:    6.00MiB
-                 total allocation:   12.00MiB
-Peak buffers:
-\tBuffer 1:
-\t\tSize: 96.00MiB
-\t\tOperator: op_name="jit(step)/jit(main)/jvp(encode)/dot_general[dimension_numbers=(((3,), (3,)))]" source_line=79
-\t\tXLA Label: custom-call
-\t\tShape: bf16[128,6,256,256]
-\t\t==========================
-
-\tBuffer 2:
-\t\tSize: 6.00MiB
-\t\tEntry Parameter Subshape: f32[256,128,3]
-\t\t==========================
-
-\tBuffer 3:
-\t\tSize: 4.00MiB
-\t\tXLA Label: fusion
-\t\tShape: f32[128,256]
-\t\t==========================
-"""
-TPU = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 63.80G of 30.75G hbm.
-
-  Largest program allocations in hbm:
-
-  1. Size: 2.00G
-     Operator: op_name="jit(step)/jit(main)/exp" source_file="x.py" source_line=1059
-     Shape: f32[32,4096,4096]{1,2,0:T(8,128)}
-     Unpadded size: 2.00G
-     XLA label: fusion.1265 = fusion(f32[1,2] custom-call.224), kind=kOutput
-     Allocation type: HLO temp
-     ==========================
-
-  2. Size: 1.00G
-     Shape: s32[8388608,8,4]{2,1,0:T(8,128)}
-     Unpadded size: 1.00G
-"""
 
 
 def failing(message):
     return jax.errors.JaxRuntimeError(message)
-
-
-def test_xlas_own_list_is_read():
-    assert exhausted.listed(GPU) == [
-        "dot_general bf16[128,6,256,256] of 96.00MiB",
-        "argument f32[256,128,3] of 6.00MiB",
-        "argument f32[128,256] of 4.00MiB",
-    ]
-    assert exhausted.listed(TPU) == ["exp f32[32,4096,4096] of 2.00G", "argument s32[8388608,8,4] of 1.00G"]
-    assert exhausted.listed(CPU) == []
 
 
 def test_what_really_runs_out_is_a_numeric_error():
@@ -133,9 +82,6 @@ def test_a_step_names_batch_length_arrays_and_setting():
     assert (
         "; the error was RESOURCE_EXHAUSTED: Out of memory allocating 35184372088832 bytes. Set batch.chunk_rows=8 (now"
         in said
-    )
-    assert "largest arrays: dot_general bf16[128,6,256,256] of 96.00MiB, argument" in exhausted.of_step(
-        failing(GPU), config, 1, None, state, batch
     )
     big = {**state, "rest": jax.ShapeDtypeStruct((10**6,), jnp.float32)}
     assert "arrays: rest float32[1000000] of 3.8 MiB" in exhausted.of_step(MemoryError(), config, 1, step, big, batch)

@@ -14,10 +14,11 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from mobjrec.config import dump, load, parse, parse_text, plain
+from mobjrec.config import Config, dump, load, parse, parse_text, plain, validated
 from mobjrec.errors import UserError
 from mobjrec.lookup import ROOMS, lookup, names
-from mobjrec.resolve import SUPPLIED, bind, complete
+from mobjrec.problems import report
+from mobjrec.resolve import SUPPLIED, bind, bounds, written_in
 from mobjrec.types import Array, Corpus, Encoder, Input, Loss, Model, PerObjective, Scorer, Spec, Weighting
 
 __all__ = [
@@ -25,6 +26,15 @@ __all__ = [
     "dot", "everything", "leaf", "list_loss", "many", "mixture", "nan", "picky", "ranker", "single", "softmax",
     "static", "table", "wordpiece",
 ]  # fmt: skip
+
+
+def complete(config: Config) -> Config:
+    """The config with every default of every function it names written in; defaults.py adds what follows from others."""
+    problems, data = [], plain(config)
+    blocks = bounds(data, problems)
+    if problems:
+        raise report(problems, config.places)
+    return validated(written_in(data, blocks), config.places)
 
 
 class NotAFunction:
@@ -535,7 +545,7 @@ def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
         "the config has 5 problems:",
         "/a.yaml:3: data.path: the key is missing; table needs it: a path",
         "/a.yaml:5: data.pth: table has no such setting; did you mean `path`?",
-        "/a.yaml:15: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
+        f"/a.yaml:{line - 1}: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
         ' ("module:name" is one of your own)',
         f'/a.yaml:{line}: evaluate.candidates.size: found text "x"; expected a whole number or null',
         'override `optimizer.clip=off`: optimizer.clip: found text "off"; expected a number or null',
