@@ -537,7 +537,7 @@ def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
     text = dump(parse(MAPPING)).replace("path: shop", "pth: shop").replace("size: 9", "size: x")
     text = text.replace("use: wordpiece", "use: wordpeace")
     path.write_text(text)
-    line = text.split("size: x")[0].count("\n") + 1
+    word, line = (text.split(words)[0].count("\n") + 1 for words in ("use: wordpeace", "size: x"))
     with pytest.raises(UserError) as caught:
         complete(load(path, ["optimizer.clip=off"]))
     lines = str(caught.value).replace(str(tmp_path), "").split("\n  ")
@@ -545,7 +545,7 @@ def test_problems_of_all_blocks_come_at_once_with_their_lines(tmp_path):
         "the config has 5 problems:",
         "/a.yaml:3: data.path: the key is missing; table needs it: a path",
         "/a.yaml:5: data.pth: table has no such setting; did you mean `path`?",
-        f"/a.yaml:{line - 1}: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
+        f"/a.yaml:{word}: tokenizer.use: there is no tokenizer 'wordpeace'; did you mean `wordpiece`?"
         ' ("module:name" is one of your own)',
         f'/a.yaml:{line}: evaluate.candidates.size: found text "x"; expected a whole number or null',
         'override `optimizer.clip=off`: optimizer.clip: found text "off"; expected a number or null',
