@@ -232,15 +232,17 @@ def applied(weights: Array, present: Array, unit: bool) -> Array:
     return weights / jnp.where(total > 0, total, 1.0)
 
 
-def encode(encoder: Callable, params: Tree, texts: Texts | None, key: Array, rows: int | None) -> Array | None:
+def encode(encoder: Callable, params: Tree, texts: Texts | None, key: Array | None, rows: int | None) -> Array | None:
     """[R * S, D] of this device's rows. `rows` at a time, recomputed when differentiated; None: at once.
 
-    Gao et al. 2021 (GradCache). One key per row of the global batch: the same mask in any layout and any chunk.
+    Gao et al. 2021 (GradCache). One key per row of the global batch: the same mask in any layout and any chunk; no key: no
+    dropout.
     """
     if texts is None:
         return None
     count = texts.used.shape[0]
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jax.lax.axis_index("data") * count + jnp.arange(count))
+    place = jax.lax.axis_index("data") * count + jnp.arange(count)
+    keys = None if key is None else jax.vmap(lambda row: jax.random.fold_in(key, row))(place)
     if rows is None or texts.vector is not None or count <= rows:
         found = encoder(params, texts, keys)
     else:

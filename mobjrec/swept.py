@@ -90,38 +90,44 @@ def summary(found: Mapping[str, Any], random: Mapping[str, np.ndarray]) -> dict[
     """Fronts and their numbers. Which runs are on the front, and the knee, is decided on valid; numbers are those of test.
 
     hypervolume: from the random ranker, in units of (value - random) / (best single-objective run - random), the latter the
-    run that prefers an objective alone, or the best one where none does; null where such a run is no better than random
+    run that prefers an objective alone, or the best one where none does; null where such a run is no better than random,
+    which `no_units` then says
     igd_plus: against the front of both rows together, in these units
     """
     names, wishes = list(found["runs"]), np.array([list(run["preference"].values()) for run in found["runs"].values()])
-    objectives = list(found["objectives"])
-    at = [objectives.index(name) for name in found["columns"]]
-    told: dict[str, Any] = {"random": {split: point.tolist() for split, point in random.items()}, "best_single": {}}
-    sets, scaled = {}, {}
-    for split in SPLITS:
-        own = np.array([run[split] for run in found["runs"].values()])
-        mixed = np.array(found["plain"][split])
-        best = [single(own[:, column], wishes, objective) for column, objective in enumerate(at)]
-        told["best_single"][split] = best
-        sets[split] = {"sweep": own, "plain": mixed}
-        better = np.array(best) > random[split]
-        # Units that there are not: the points as they are, for the picture alone.
-        scaled[split] = {
-            row: fronts.units(points, random[split], best) if better.all() else None
-            for row, points in sets[split].items()
+    sets = {
+        split: {
+            "sweep": np.array([run[split] for run in found["runs"].values()]),
+            "plain": np.array(found["plain"][split]),
         }
+        for split in SPLITS
+    }
+    at = [list(found["objectives"]).index(name) for name in found["columns"]]
+    best = [single(sets["test"]["sweep"][:, column], wishes, objective) for column, objective in enumerate(at)]
     kept = {row: np.flatnonzero(front(points)) for row, points in sets["valid"].items()}
-    told["front"] = {"sweep": [names[n] for n in kept["sweep"]], "plain": [names[n] for n in kept["plain"]]}
-    told["knee"] = names[kept["sweep"][knee(sets["valid"]["sweep"][kept["sweep"]])]]
-    for name in ("hypervolume", "igd_plus", "spread"):
-        told[name] = dict.fromkeys(kept)
-    if all(one is not None for one in scaled["test"].values()):
-        chosen = {row: scaled["test"][row][rows] for row, rows in kept.items()}
-        both = np.concatenate(list(chosen.values()))
-        for row, points in chosen.items():
-            told["hypervolume"][row] = hypervolume(points, np.zeros(points.shape[1]))
-            told["igd_plus"][row] = igd_plus(points, both[front(both)])
-            told["spread"][row] = spread(points) if len(np.unique(points, axis=0)) > 1 else None
+    told: dict[str, Any] = {
+        "random": {split: point.tolist() for split, point in random.items()},
+        "best_single": best,
+        "front": {row: [names[n] for n in rows] for row, rows in kept.items()},
+        "knee": names[kept["sweep"][knee(sets["valid"]["sweep"][kept["sweep"]])]],
+        **{number: dict.fromkeys(kept) for number in ("hypervolume", "igd_plus", "spread")},
+        "no_units": "",
+    }
+    flat = [
+        name for name, value, least in zip(found["columns"], best, random["test"], strict=True) if not value > least
+    ]
+    if flat:
+        key = found["columns"][flat[0]]
+        told["no_units"] = (
+            f"no hypervolume: the run that prefers {flat[0]} alone orders test lists no better than at random ({key})"
+        )
+        return told
+    chosen = {row: fronts.units(sets["test"][row][rows], random["test"], best) for row, rows in kept.items()}
+    both = np.concatenate(list(chosen.values()))
+    for row, points in chosen.items():
+        told["hypervolume"][row] = hypervolume(points, np.zeros(points.shape[1]))
+        told["igd_plus"][row] = igd_plus(points, both[front(both)])
+        told["spread"][row] = spread(points) if len(np.unique(points, axis=0)) > 1 else None
     return told
 
 
@@ -134,37 +140,47 @@ def single(values: np.ndarray, wishes: np.ndarray, objective: int) -> float:
 def nearest_run(found: Mapping[str, Any], wish: Mapping[str, float]) -> str:
     """The run of the front whose preference is nearest to a wish, {objective: number}, by their shares."""
     runs = {name: list(found["runs"][name]["preference"].values()) for name in found["front"]["sweep"]}
-    return list(runs)[nearest(np.array(list(runs.values())), np.array([wish.get(name, 0.0) for name in found["objectives"]]))]
+    return list(runs)[
+        nearest(np.array(list(runs.values())), np.array([wish.get(name, 0.0) for name in found["objectives"]]))
+    ]
 
 
 def table(found: Mapping[str, Any], folder: Path, wish: Mapping[str, float] | None = None) -> Group:
     """What each preference reaches on the test lists, in the sweep's runs and in the plain model, and both rows' numbers."""
-    objectives, columns, plain = found["objectives"], list(found["columns"].values()), found["plain"]
-    grid = Grid(title="test split, by preference", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("run", *objectives, *columns, "front", "|", *(f"plain {key}" for key in columns), "front"):
-        grid.add_column(name, justify="left" if name in ("run", "front", "|") else "right")
-    for at, (name, run) in enumerate(found["runs"].items()):
-        marks = ["*" if name in found["front"][row] else "" for row in ("sweep", "plain")]
-        wishes = [number(share, 2) for share in run["preference"].values()]
-        grid.add_row(
-            name, *wishes, *(number(value, 4) for value in run["test"]), marks[0], "|",
-            *(number(value, 4) for value in plain["test"][at]), marks[1],
-        )  # fmt: skip
-    grid.caption = (
-        "front: not dominated on the validation lists; plain: one model of equal weights, mixed at request time"
-    )
+    plain, runs = found["plain"], found["runs"]
+    own = _points_table(found, "a run for each preference: test split", "sweep", [run["test"] for run in runs.values()])
+    mixed = f"one plain model ({plain['run']}), mixed by preference at request time"
     rows = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("row", "hypervolume", "IGD+", "spread"):
-        rows.add_column(name, justify="left" if name == "row" else "right")
-    for row, words in (("sweep", "sweep"), ("plain", f"plain ({plain['run']}), mixed")):
+    for name in ("", "hypervolume", "IGD+", "spread"):
+        rows.add_column(name, justify="left" if not name else "right")
+    for row, words in (("sweep", "sweep"), ("plain", "plain model, mixed")):
         rows.add_row(words, *(number(found[key][row], 3) for key in ("hypervolume", "igd_plus", "spread")))
     lines = [
-        "hypervolume: from the random ranker, the best single-objective runs being 1; IGD+: to the front of both rows, "
-        "lower is better; spread: 0 for even gaps",
+        "*: not dominated on the validation lists; numbers are those of test.",
+        "hypervolume: from the random ranker, the best single-objective runs being 1; IGD+: to the front of both, less is "
+        "better; spread: 0 for even gaps",
+        *([found["no_units"]] if found["no_units"] else []),
         f"knee: {found['knee']}" + ("" if wish is None else f"; nearest to the wish: {nearest_run(found, wish)}"),
-        f"folder: {folder} (sweep.json, points.jsonl, front.svg; each run is a run folder)",
+        f"folder: {folder} (sweep.json, points.jsonl, front.svg; every run is a run folder)",
     ]
-    return Group(grid, rows, Text("\n".join(lines)))
+    return Group(own, _points_table(found, mixed, "plain", plain["test"]), rows, Text("\n".join(lines)))
+
+
+def _points_table(found: Mapping[str, Any], title: str, row: str, points: Sequence[Sequence[float]]) -> Grid:
+    grid = Grid(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in (
+        "run",
+        "\n".join(found["objectives"]),
+        *(key.replace("/", "\n") for key in found["columns"].values()),
+        "",
+    ):
+        grid.add_column(name, no_wrap=True)
+    grid.add_row("random", "", *(number(value) for value in found["random"]["test"]))
+    for (name, run), point in zip(found["runs"].items(), points, strict=True):
+        wish = " ".join(number(share, 2) for share in run["preference"].values())
+        mark = "*" if name in found["front"][row] else ""
+        grid.add_row(name, wish, *(number(value) for value in point), mark)
+    return grid
 
 
 def write(folder: Path, found: Mapping[str, Any], picture: str) -> None:

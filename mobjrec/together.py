@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mobjrec import checkpoint, choice, evaluate, exhausted, progress, record, resume, train
+from mobjrec import checkpoint, choice, conflicts, evaluate, exhausted, progress, record, resume, train
 from mobjrec.checkpoint import BEST
 from mobjrec.config import Config, Evaluate, dump
 from mobjrec.data.sizes import Size
@@ -155,8 +155,9 @@ def trained(
                 clock["compile"] += time.monotonic() - began
                 began = time.monotonic()
             logs = jax.device_get(logs)
-            skipped = passed(parts, log.folder, names, number, logs, batch.row, skipped)
-            values = row_of(list(parts.objectives), logs, numbers)
+            each = [{name: value[at] for name, value in logs.items()} for at in range(len(names))]
+            skipped = passed(parts, log.folder, names, number, each, batch.row, skipped)
+            values = row_of(list(parts.objectives), each, numbers)
             clock["wait"] += waited
             clock["train"] += time.monotonic() - began
             if rules.select and train.due(number, rules.every, parts):
@@ -187,30 +188,30 @@ def passed(
     folder: Path,
     names: Sequence[str],
     number: int,
-    logs: Mapping[str, np.ndarray],
+    logs: Sequence[Mapping[str, Any]],
     rows: np.ndarray,
     skipped: np.ndarray,
 ) -> np.ndarray:
-    """How many steps in a row were not finite, [P]. NumericError where a run does not pass over them."""
-    limit = parts.config.non_finite_limit if parts.config.non_finite == "skip" else 0
-    now = np.where(logs["finite"], 0, skipped + 1)
-    for at in np.flatnonzero(now > limit)[:1].tolist():
-        own = {name: value[at] for name, value in logs.items()}
-        said = not_finite(parts, folder / STACK, number, own, rows, int(skipped[at]))
-        raise NumericError(f"{names[at]}: {said}")
-    return now
+    """How many steps in a row were not finite, [P]. logs: one a run. NumericError as of `train.written`, naming the run."""
+    config, at = parts.config, folder / STACK
+    limit = config.non_finite_limit if config.non_finite == "skip" else 0
+    for name, own, before in zip(names, logs, skipped.tolist(), strict=True):
+        if not own["finite"] and before >= limit:
+            raise NumericError(f"{name}: {not_finite(parts, at, number, own, rows, before)}")
+        if own["finite"] and config.unsolved == "raise" and conflicts.unsolved(own):
+            raise NumericError(f"{name}: {conflicts.stopped(number, own, config, checkpoint.steps(at))}")
+    return np.where([own["finite"] for own in logs], 0, skipped + 1)
 
 
-def row_of(names: Sequence[str], logs: Mapping[str, np.ndarray], numbers: Mapping[str, float]) -> dict[str, Any]:
-    """A step's row of the sweep's record: an entry a run, as `train.written` names and means them."""
-    losses = np.where(logs["present"], logs["losses"], np.nan)
-    values = {f"loss/{name}": losses[:, k] for k, name in enumerate(names)}
-    values |= {f"weight/{name}": logs["weights"][:, k] for k, name in enumerate(names)}
-    if "gram" in logs:
-        norms = np.sqrt(np.maximum(np.diagonal(logs["gram"], axis1=1, axis2=2), 0.0))
-        values |= {"gram": logs["gram"]} | {f"gradient_norm/{name}": norms[:, k] for k, name in enumerate(names)}
-    told = ("gradient_norm", "learning_rate", "residual", "finite")
-    return values | {name: logs[name] for name in told if name in logs} | dict(numbers)
+def row_of(names: Sequence[str], logs: Sequence[Mapping[str, Any]], numbers: Mapping[str, float]) -> dict[str, Any]:
+    """A step's row of the sweep's record: for each value of `train.written` a list, one entry a run, null where it has none."""
+    told = [
+        conflicts.numbers(names, own)
+        | {name: own[name] for name in ("gradient_norm", "learning_rate", "finite") if name in own}
+        for own in logs
+    ]
+    keys = dict.fromkeys(key for own in told for key in own)
+    return {key: [own.get(key) for own in told] for key in keys} | dict(numbers)
 
 
 def of_run(rows: Sequence[Mapping[str, Any]], at: int) -> list[dict[str, Any]]:
@@ -219,7 +220,12 @@ def of_run(rows: Sequence[Mapping[str, Any]], at: int) -> list[dict[str, Any]]:
     for row in rows:
         own = {name: value[at] if isinstance(value, list) else value for name, value in row.items()}
         measured = {name: value for name, value in own.items() if name.startswith("valid/")}
-        steps = {name: value for name, value in own.items() if name not in measured}
+        # A loss that is not there is null in a run's record; any other number is not written.
+        steps = {
+            name: value
+            for name, value in own.items()
+            if name not in measured and (value is not None or name.startswith("loss/"))
+        }
         found.append(steps | ({"kind": "train"} if row["kind"] == KIND else {}))
         found += [{"step": row["step"], "kind": "eval", **measured}] if measured else []
     return found
@@ -299,7 +305,8 @@ def finish(
         row |= {name: best[key].value for name, best in reached.items() if key in best}
     result = {
         "steps": steps,
-        "told": choice.told(standing, rules, steps, parts.steps),
+        "told": choice.told(standing, rules, steps, parts.steps)
+        + conflicts.told(rows, parts.objectives, rules.metrics, table),
         "table": table,
         **({"no_best": why} if why else {}),
         "timing": own.timed(timing),
