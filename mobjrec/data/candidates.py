@@ -84,7 +84,8 @@ def in_batch(
         if power:
             more = random.choice(catalogue, negatives, p=drawn).astype(np.int32)
         distinct = np.unique(np.concatenate([found, more]))
-        item = np.full(own.size + negatives, -1, np.int32)
+        # A catalogue that is smaller than all that a batch may hold bounds what is distinct.
+        item = np.full(min(own.size + negatives, catalogue), -1, np.int32)
         item[: len(distinct)] = distinct
         absent = len(found) * np.log1p(-shown[distinct]) + negatives * np.log1p(-drawn[distinct])
         log_q = np.zeros(len(item), np.float32)
@@ -180,29 +181,45 @@ def _shared(
     row[who, np.searchsorted(item[:real], lists.item[own[who, place]])] = own[who, place]
     where = (rows >= 0)[:, None] & (item >= 0)[None, :]
     if until >= 0:
-        where = where & ~_met(dataset, lists, rows, np.broadcast_to(item, where.shape), until, group)
+        where = where & ~_met_shared(dataset, lists, rows, item, until, group)
     where = where | (row >= 0)
     weights = np.where(row >= 0, lists.weights[row], 1.0).astype(np.float32)
     return Drawn(item[None], row, where, weights, log_q[None])
 
 
-def _met(
-    dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int, group: np.ndarray | None = None
+def _met(dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int) -> np.ndarray:
+    """[B, n] whether the list's user met the item [B, n] in a split up to `until`."""
+    line, mine = _pairs(dataset, lists, rows, until)
+    wide = len(dataset.items.id)
+    known, asked = line * wide + mine, np.arange(len(rows))[:, None] * wide + item
+    if not len(known):
+        return np.zeros(item.shape, bool)
+    return (item >= 0) & (known[np.minimum(np.searchsorted(known, asked), len(known) - 1)] == asked)
+
+
+def _met_shared(
+    dataset: Dataset, lists: Lists, rows: np.ndarray, item: np.ndarray, until: int, group: np.ndarray | None
 ) -> np.ndarray:
-    """[B, L] whether the list's user met the item, or one of its group [items], in a split up to `until`."""
+    """[B, L] whether the list's user met the item [L], or one of its group [items], in a split up to `until`."""
+    line, mine = _pairs(dataset, lists, rows, until)
+    kinds, place = np.unique(np.where(item >= 0, item if group is None else group[item], -1), return_inverse=True)
+    mine = mine if group is None else group[mine]
+    found = np.minimum(np.searchsorted(kinds, mine), len(kinds) - 1)
+    inside = kinds[found] == mine
+    met = np.zeros((len(rows), len(kinds)), bool)
+    met[line[inside], found[inside]] = True
+    return met[:, place]
+
+
+def _pairs(dataset: Dataset, lists: Lists, rows: np.ndarray, until: int) -> tuple[np.ndarray, np.ndarray]:
+    """(line [n], item [n]) of all that the lists' users met in a split up to `until`, in rising order."""
     start, seen, split = dataset.seen
-    item = item if group is None else group[item]
-    met = np.zeros(item.shape, bool)
-    for line, row in enumerate(rows):
-        if row < 0:
-            continue
-        user = lists.user[row]
-        span = slice(start[user], start[user + 1])
-        mine = seen[span][split[span] <= until]
-        mine = mine if group is None else np.sort(group[mine])
-        if len(mine):
-            met[line] = mine[np.minimum(np.searchsorted(mine, item[line]), len(mine) - 1)] == item[line]
-    return met
+    user = lists.user[rows]
+    count = np.where(rows >= 0, start[user + 1] - start[user], 0)
+    line = np.repeat(np.arange(len(rows)), count)
+    place = np.arange(len(line)) - np.repeat(np.cumsum(count) - count - start[user], count)
+    kept = split[place] <= until
+    return line[kept], seen[place[kept]].astype(np.int64)
 
 
 def _shares(dataset: Dataset, power: float) -> tuple[np.ndarray, np.ndarray]:

@@ -105,6 +105,14 @@ def test_in_batch_masks_items_that_the_user_met_elsewhere(dataset):
     assert kept(found, 1) == [1, 2]
 
 
+def test_a_set_is_no_longer_than_the_catalogue(dataset):
+    found = drawn(dataset, candidates.in_batch(negatives=20 * ITEMS))
+    assert found.item.tolist() == [list(range(ITEMS))]
+    assert kept(found, 0) == list(range(ITEMS))
+    # Of user 1 item 6 is a test item, so a negative here.
+    assert found.row[1].tolist() == [{2: 2, 5: 3}.get(item, -1) for item in range(ITEMS)]
+
+
 @pytest.mark.parametrize("negatives, power", [(0, 0.0), (6, 0.0), (6, 1.0), (6, 0.75)])
 def test_log_q_is_the_log_of_the_probability_to_be_in_the_set(dataset, negatives, power):
     counts = np.array([0, 1, 2, 0, 0, 1, 0, 0]) + 1.0
