@@ -247,7 +247,7 @@ def test_the_command_shows_the_front_and_what_to_do_with_the_best(tmp_path, monk
 def test_real_trials_are_run_folders_that_are_evaluated_and_ranked(tmp_path, tiny_cache):
     import mobjrec
 
-    config = load(Path(__file__).parent / "tiny.yaml", [*CHANGES, "steps=5"])
+    config = load(Path(__file__).parent / "tiny.yaml", [*CHANGES[:-1], "steps=5"])
     found = tune.run(config, tmp_path, tiny_cache, 2, space={"optimizer.learning_rate": Range(1e-3, 1e-2, log=True)})
     for row in found["trials"]:
         run = mobjrec.load(tmp_path / row["folder"], tiny_cache)
@@ -256,3 +256,12 @@ def test_real_trials_are_run_folders_that_are_evaluated_and_ranked(tmp_path, tin
         measured = tune.evaluate.run(run.parts, run.params, run.memory, "valid", scale=run.scale).measured
         np.testing.assert_allclose(row["values"], [measured[key].value for key in (CLICK, STARS)])
         assert len(run.rank(user="u3", top=3)) == 3
+
+
+@pytest.mark.slow
+def test_a_run_ends_at_the_validation_that_is_enough_and_is_over(tmp_path, tiny_cache):
+    config, asked = load(Path(__file__).parent / "tiny.yaml", [*CHANGES[:-1], "steps=9"]), []
+    enough = lambda step, values: asked.append((step, CLICK in values)) or step == 6
+    result = tune.train.run(config, tmp_path, tiny_cache, quiet=True, enough=enough)
+    assert asked == [(3, True), (6, True)] and result["steps"] == result["chosen"] == 6
+    assert tune.train.run(config, tmp_path, tiny_cache, quiet=True) == result
