@@ -74,7 +74,7 @@ BENCHES = {
     ),
     "ml-100k": Bench(
         "ml-100k",
-        (*IDS, *WATCHED, "epochs=4", "candidates.negatives=256"),
+        (*IDS, *WATCHED, "epochs=4", "batch.lists=64", "candidates.negatives=256"),
         {"watched": "ndcg@10", "liked": "ndcg@10", "rating": "kendall"},
         pooled=False,
     ),
