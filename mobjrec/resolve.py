@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mobjrec.config import Block, plain
+from mobjrec.config import Block, Config, plain, validated
 from mobjrec.errors import UserError
 from mobjrec.fitting import MISSING, Fit, expected_of, fit, recorded
 from mobjrec.lookup import THEMSELVES, lookup, seam_of, settled_by, short_name
@@ -77,6 +77,19 @@ def bind(seam: str, block: Block | Mapping[str, Any] | str, *, where: str, objec
     if bound is None or scope.problems:
         raise report(scope.problems, {})
     return bound
+
+
+def complete(config: Config) -> Config:
+    """The same config with every default of every function it names written in; complete(complete(c)) = complete(c).
+
+    Nothing is built; read is what a NAME_settled looks at. UserError lists all that is wrong in any block, with its line.
+    """
+    problems: list[Problem] = []
+    data = plain(config)
+    blocks = bounds(data, problems)
+    if problems:
+        raise report(problems, config.places)
+    return validated(written_in(data, blocks), config.places)
 
 
 def bounds(data: Mapping[str, Any], problems: list[Problem], trial: Trial | None = None) -> dict[KeyPath, Bound]:
