@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -136,7 +136,7 @@ def descended(
     return losses(theta)
 
 
-def toy(names: list[str], steps: int) -> list[dict[str, Any]]:
+def toy(names: list[str], steps: int) -> Iterator[dict[str, Any]]:
     with jax.enable_x64(True):
         losses, size = problem()
         shares, front = traced(losses, size)
@@ -153,9 +153,8 @@ def toy(names: list[str], steps: int) -> list[dict[str, Any]]:
             off = ends[:, 1] - np.interp(ends[:, 0], front[::-1, 0], front[::-1, 1])
             row = {"table": "toy", "row": name, "end": ends[0].tolist(), "share": float(place[0])}
             row |= {"shares": [float(place.min()), float(place.max())], "off": float(off.max())}
-            rows.append(row | {"steps": steps, "core_seconds": time.process_time() - began})
             print(told_toy(row), flush=True)
-        return rows
+            yield row | {"steps": steps, "core_seconds": time.process_time() - began}
 
 
 def told_toy(row: dict[str, Any]) -> str:
@@ -202,7 +201,7 @@ def trainer(parts: Parts, weighting: Weighting) -> Callable[[TrainState, Tree], 
     return jax.jit(jax.vmap(jax.vmap(whole, in_axes=(0, None))))
 
 
-def corpus(names: list[str], conflicts: list[str], seeds: int) -> list[dict[str, Any]]:
+def corpus(names: list[str], conflicts: list[str], seeds: int) -> Iterator[dict[str, Any]]:
     every = {kind: parts_of(CONFLICTS[kind]) for kind in conflicts}
     given = jax.tree.map(lambda *leaves: np.stack(leaves), *map(batches_of, every.values()))
     wishes = np.stack([np.linspace(0, 1, 11), np.linspace(1, 0, 11)], axis=1)
@@ -227,7 +226,6 @@ def corpus(names: list[str], conflicts: list[str], seeds: int) -> list[dict[str,
     # Each objective alone, ordered by its own head.
     own = [measured(weightings.static(one)) for one in ((1.0, 0.0), (0.0, 1.0))]
     best = np.stack([own[0][0][:, :, -1, 0].mean(axis=1), own[1][0][:, :, 0, 1].mean(axis=1)], axis=1)
-    rows = []
     for name in names:
         began = time.process_time()
         points, weights = measured(made(name))
@@ -236,12 +234,14 @@ def corpus(names: list[str], conflicts: list[str], seeds: int) -> list[dict[str,
             volume = [fronts.reached(one, chance[kind], best[c]) for one in points[c]]
             row = {"table": "corpus", "row": f"{name}, {kind}", "member": name, "conflict": kind, "seeds": seeds}
             row |= {"middle": units[:, 5].mean(axis=0).tolist(), "curve": units.mean(axis=0).tolist()}
-            row |= {"volume": float(np.mean(volume)), "error": float(np.std(volume, ddof=1) / np.sqrt(seeds))}
+            row |= {
+                "volume": float(np.mean(volume)),
+                "error": float(np.std(volume, ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0),
+            }
             row |= {"weights": weights[c].mean(axis=0).tolist(), "steps": next(iter(every.values())).steps}
             row |= {"random": chance[kind].tolist(), "best_single": best[c].tolist()}
-            rows.append(row | {"core_seconds": (time.process_time() - began) / len(every)})
             print(f"{name:18} {kind:7}", told_corpus(row), f"weights {np.round(row['weights'], 2)}", flush=True)
-    return rows
+            yield row | {"core_seconds": (time.process_time() - began) / len(every)}
 
 
 def told_corpus(row: dict[str, Any]) -> str:
@@ -321,10 +321,11 @@ if __name__ == "__main__":
     elif asked.picture:
         picture(asked.picture)
     elif asked.what:
-        found = toy(chosen, asked.steps) if asked.what == "toy" else corpus(chosen, asked.conflicts, asked.seeds)
         machine = {"machine": platform.machine(), "cores": os.cpu_count(), "jax": jax.__version__}
-        if asked.keep:
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row | machine) + "\n" for row in found)
+        found = toy(chosen, asked.steps) if asked.what == "toy" else corpus(chosen, asked.conflicts, asked.seeds)
+        for row in found:
+            if asked.keep:
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row | machine) + "\n")
     else:
         parser.error("say toy, corpus, --render or --picture FILE")
