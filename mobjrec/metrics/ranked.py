@@ -10,6 +10,9 @@ from mobjrec.ranks import check_lists
 from mobjrec.types import Array
 
 Ties = Literal["appearance", "expected"]
+# From this length on, and where no more than a part in so many is asked for, the first k are selected, not sorted: a tenth
+# of the time on a CPU.
+LONG, PART = 512, 8
 
 
 class Groups(NamedTuple):
@@ -21,6 +24,8 @@ class Groups(NamedTuple):
 
 class Ranked(NamedTuple):
     """A list in falling order of its scores, masked items last: [..., L] each, `place` [L] the ranks from 1.
+
+    Of a long list that is asked for its first k alone, these: k stands for L.
 
     labels: 0 for masked items   real: bool   items: [...] how many are real   relevant: [...] how many of these are
     ties: None where equal scores keep the order of appearance
@@ -39,9 +44,13 @@ def ranked(scores: Array, labels: Array, where: Array, k: int | None, ties: Ties
     check_lists(scores, labels, where, None, k)
     if ties not in ("appearance", "expected"):
         raise ValueError(f"ties is {ties}; it must be appearance or expected")
-    where, item, keys = jnp.asarray(where), *in_order(scores, where)
+    where = jnp.asarray(where)
+    if ties == "appearance" and _selects(scores, k):
+        item, keys = highest(scores, where, k), None
+    else:
+        item, keys = in_order(scores, where)
     labels = clean(scores, labels, where)
-    place, items = jnp.arange(1, where.shape[-1] + 1), where.sum(-1)
+    place, items = jnp.arange(1, item.shape[-1] + 1), where.sum(-1)
     real = place <= items[..., None]
     groups = runs(keys, real) if ties == "expected" else None
     relevant = (labels > 0).sum(-1)
@@ -72,6 +81,23 @@ def in_order(scores: Array, where: Array) -> tuple[Array, Array]:
     return item, keys
 
 
+def highest(scores: Array, where: Array, k: int) -> Array:
+    """[..., k] int32: the first k of `in_order`. scores of 32 bits at most"""
+    scores = jax.lax.stop_gradient(jnp.asarray(scores)).astype(jnp.float32)
+    # The four lowest numbers tell -inf, NaN and what is masked apart: a selection has one key, and floats are the fast one.
+    least = np.finfo(np.float32).min
+    next_to = np.nextafter(least, np.float32(0))
+    lowest = np.nextafter(next_to, np.float32(0))
+    keys = jnp.where(scores == 0, 0.0, jnp.where(scores < lowest, lowest, scores))
+    keys = jnp.where(scores == -jnp.inf, next_to, jnp.where(jnp.isnan(scores), least, keys))
+    return jax.lax.top_k(jnp.where(where, keys, -jnp.inf), k)[1].astype(jnp.int32)
+
+
+def _selects(scores: Array, k: int | None) -> bool:
+    length = jnp.shape(scores)[-1]
+    return k is not None and length >= LONG and k * PART <= length and jnp.asarray(scores).dtype.itemsize <= 4
+
+
 def runs(keys: Array, real: Array) -> Groups:
     """The runs of equal keys, real items and masked ones apart."""
     length, axis = keys.shape[-1], keys.ndim - 1
@@ -95,15 +121,17 @@ def mean_of_ties(values: Array, ties: Groups | None) -> Array:
     return sums / (ties.last - ties.first + 1)
 
 
-def falling(values: Array, where: Array) -> Array:
-    """[..., L] values in falling order, masked ones last as 0."""
-    if values.dtype.itemsize > 4:
+def falling(values: Array, where: Array, k: int | None = None) -> Array:
+    """[..., L] values in falling order, masked ones last as 0; of long lists the first k alone."""
+    if _selects(values, k):
+        found = jnp.take_along_axis(values, highest(values, where, k), -1)
+    elif values.dtype.itemsize > 4:
         rising = jnp.sort(jnp.where(where, -values, jnp.inf), axis=-1)
         found = -rising
     else:
         rising = jax.lax.sort(~_keys(values, where))
         found = jax.lax.bitcast_convert_type(_mirrored(~rising), jnp.float32)
-    return jnp.where(jnp.arange(1, values.shape[-1] + 1) <= where.sum(-1, keepdims=True), found, 0.0)
+    return jnp.where(jnp.arange(1, found.shape[-1] + 1) <= where.sum(-1, keepdims=True), found, 0.0)
 
 
 def refuse_negative(labels: Array, where: Array) -> None:

@@ -52,7 +52,7 @@ def ndcg(
     """
     found = ranked(scores, labels, where, k, ties)
     _check_gain(gain, labels, where)
-    best = falling(clean(scores, labels, where), jnp.asarray(where))
+    best = falling(clean(scores, labels, where), jnp.asarray(where), k)
     top = jnp.maximum(best[..., :1], 0.0)
     own = mean_of_ties(_scaled(found.labels, top, gain), found.ties)
     return _ratio(_discounted(own, found, k), _discounted(_scaled(best, top, gain), found, k))
