@@ -141,9 +141,7 @@ def toy(names: list[str], steps: int) -> Iterator[dict[str, Any]]:
         losses, size = problem()
         shares, front = traced(losses, size)
         starts = jnp.asarray(np.concatenate([np.zeros((1, size)), np.random.default_rng(1).normal(size=(7, size))]))
-        rows = [
-            {"table": "toy front", "row": "front", "points": front[::160].tolist(), "shares": shares[::160].tolist()}
-        ]
+        yield {"table": "toy front", "row": "front", "points": front[::160].tolist(), "shares": shares[::160].tolist()}
         for name in names:
             began = time.process_time()
             weighting = made(name)
@@ -162,7 +160,7 @@ def told_toy(row: dict[str, Any]) -> str:
     low, high = row["shares"]
     return (
         f"| {NAMES.get(row['row'], row['row'])} | {click:.3f} | {satisfaction:.3f} | {row['share']:.2f} "
-        f"| {low:.2f} to {high:.2f} | {row['off']:.0e} |"
+        f"| {low:.2f} to {high:.2f} | {max(row['off'], 0.0):.0e} |"
     )
 
 
@@ -234,10 +232,8 @@ def corpus(names: list[str], conflicts: list[str], seeds: int) -> Iterator[dict[
             volume = [fronts.reached(one, chance[kind], best[c]) for one in points[c]]
             row = {"table": "corpus", "row": f"{name}, {kind}", "member": name, "conflict": kind, "seeds": seeds}
             row |= {"middle": units[:, 5].mean(axis=0).tolist(), "curve": units.mean(axis=0).tolist()}
-            row |= {
-                "volume": float(np.mean(volume)),
-                "error": float(np.std(volume, ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0),
-            }
+            error = np.std(volume, ddof=1) / np.sqrt(seeds) if seeds > 1 else 0.0
+            row |= {"volume": float(np.mean(volume)), "error": float(error)}
             row |= {"weights": weights[c].mean(axis=0).tolist(), "steps": next(iter(every.values())).steps}
             row |= {"random": chance[kind].tolist(), "best_single": best[c].tolist()}
             print(f"{name:18} {kind:7}", told_corpus(row), f"weights {np.round(row['weights'], 2)}", flush=True)
