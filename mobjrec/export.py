@@ -21,6 +21,7 @@ from mobjrec.data.batching import reads_users
 from mobjrec.data.columns import readings
 from mobjrec.data.texts import divide
 from mobjrec.errors import UserError
+from mobjrec.inference import width_of
 from mobjrec.rank import Trained
 from mobjrec.types import Array, Input, Outputs, Table, Texts, Tree
 
@@ -109,9 +110,7 @@ def functions(trained: Trained) -> dict[str, Function]:
         if not reads:
             continue
         encoder = {name: tree for name, tree in params["encoder"].items() if name in ("both", side)}
-        cell, used = jax.ShapeDtypeStruct((1, 4), np.int32), jax.ShapeDtypeStruct((1, 1), bool)
-        texts = Texts(cell, cell, cell, used)
-        widths[side] = jax.eval_shape(lambda p, t, e=encode: e(p, t, None), encoder, texts).shape[-1]
+        widths[side] = width_of(getattr(parts.functions, f"encode_{side}s"), encoder)
         inputs = {"tokens": (("n", "t"), "int32")}
         found[f"encode_{side}s"] = Function(_embedding(encode), {"params": {"encoder": encoder}}, inputs, row)
     item = {"params": {"item": params["item"]}}

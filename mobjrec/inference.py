@@ -11,6 +11,7 @@ from mobjrec.data.batching import Feed, item_sequences, reads_users, remembered,
 from mobjrec.data.packing import Packing, cells, lay, pack
 from mobjrec.data.store import States, taken
 from mobjrec.data.tokens import Ragged
+from mobjrec.search import Best, merged, without
 from mobjrec.types import Array, Lists, Model, Objective, Outputs, Texts, Tree
 
 TEXTS = 4096  # texts packed at a time
@@ -34,6 +35,10 @@ class Functions(NamedTuple):
     """A model's functions, each compiled once per shape.
 
     encode_users, encode_items: (params["encoder"], Texts) -> [R, S, D]
+    vectors: (params, Users, matrix) -> [B, S, D], the users as the scorer reads them
+    best: (params, memory, users [B, S, D], matrix, first, count, Best, gone [B, M], scale [2, K], weights [K], context,
+        context_ids, preference) -> Best of those before and of the L rows of the matrix from `first` on, by utility; rows
+        from `count` on and those that are gone are left out
     freeze: ({name: params of that encoder}, Texts) -> Texts, see `Model`; None where all trains
     items: (params, text [N, D] or None, ids, features) -> [N, D], the item matrix
     predict: (params, memory, Users, matrix [N, D], items [B or 1, L], context, context_ids, preference [K] or None)
@@ -44,11 +49,24 @@ class Functions(NamedTuple):
     encode_items: Callable
     items: Callable
     predict: Callable
+    vectors: Callable
+    best: Callable
     freeze: Callable | None
 
 
 def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
     """The functions of a model and its objectives under jit."""
+
+    def vectors(params: Tree, users: Users, matrix: Array) -> Array:
+        history = where = None
+        if users.history is not None:
+            where = users.history >= 0
+            history = jnp.where(where[..., None], matrix[jnp.maximum(users.history, 0)], 0.0)
+        return model.user(params, users.text, users.ids, users.features, history, where, None)
+
+    def told(params: Tree, memory: Tree, who: Array, what: Array, *given: Array | None) -> dict[str, Array]:
+        outputs = Outputs(model.score(params, who, what, *given, None), who, what)
+        return {name: o.predict(outputs, params["objectives"][name], memory[name]) for name, o in objectives.items()}
 
     def predict(
         params: Tree,
@@ -60,20 +78,40 @@ def compiled(model: Model, objectives: dict[str, Objective]) -> Functions:
         context_ids: Array,
         preference: Array | None = None,
     ) -> dict[str, Array]:
-        history = where = None
-        if users.history is not None:
-            where = users.history >= 0
-            history = jnp.where(where[..., None], matrix[jnp.maximum(users.history, 0)], 0.0)
-        who = model.user(params, users.text, users.ids, users.features, history, where, None)
+        who = vectors(params, users, matrix)
         what = matrix[jnp.maximum(items, 0)]
-        outputs = Outputs(model.score(params, who, what, context, context_ids, preference, None), who, what)
-        return {name: o.predict(outputs, params["objectives"][name], memory[name]) for name, o in objectives.items()}
+        return told(params, memory, who, what, context, context_ids, preference)
+
+    def best(
+        params: Tree,
+        memory: Tree,
+        who: Array,
+        matrix: Array,
+        first: Array,
+        count: Array,
+        found: Best,
+        gone: Array,
+        scale: Array,
+        weights: Array,
+        context: Array,
+        context_ids: Array,
+        preference: Array | None = None,
+    ) -> Best:
+        length = context.shape[1]
+        what = jax.lax.dynamic_slice_in_dim(matrix, first, length)[None]
+        values = told(params, memory, who, what, context, context_ids, preference)
+        terms = zip(weights, values.values(), *scale, strict=True)
+        total = sum(weight * (value - mean) / deviation for weight, value, mean, deviation in terms)
+        total = jnp.where(first + jnp.arange(length) < count, total, -jnp.inf)
+        return merged(found, without(total, gone, first), first)
 
     return Functions(
         jax.jit(lambda encoder, texts: model.encode_users(encoder, texts, None)),
         jax.jit(lambda encoder, texts: model.encode_items(encoder, texts, None)),
         jax.jit(lambda params, text, ids, features: model.item(params, text, ids, features, None)),
         jax.jit(predict),
+        jax.jit(vectors),
+        jax.jit(best, donate_argnums=6),
         None if model.freeze is None else jax.jit(model.freeze),
     )
 
@@ -89,6 +127,12 @@ def wished(model: Model, names: Iterable[str], preference: Mapping[str, float] |
     if not numbers.sum() > 0:
         raise ValueError(f"preference is {dict(preference or {})}; one number at least must be above 0")
     return (numbers / numbers.sum()).astype(np.float32)
+
+
+def width_of(encode: Callable, encoder: Tree) -> int:
+    """Numbers in a text's embedding."""
+    cell, used = jax.ShapeDtypeStruct((1, 4), np.int32), jax.ShapeDtypeStruct((1, 1), bool)
+    return jax.eval_shape(encode, encoder, Texts(cell, cell, cell, used)).shape[-1]
 
 
 class Block(NamedTuple):

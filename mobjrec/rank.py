@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, final
 import jax
 import numpy as np
 
-from mobjrec import checkpoint, evaluate, mesh, notes
+from mobjrec import catalogue, evaluate, mesh, notes
 from mobjrec.config import Config
 from mobjrec.config import load as load_config
 from mobjrec.data.batching import item_sequences, reads_users, remembered, user_sequences
@@ -19,9 +19,9 @@ from mobjrec.data.texts import STRINGS, render
 from mobjrec.data.tokens import Ragged, ragged, ragged_at
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
-from mobjrec.inference import Users, encoded, gathered, item_matrix, wished
+from mobjrec.inference import Users, encoded, gathered, wished
 from mobjrec.parts import Parts, assemble
-from mobjrec.resume import content, result, unchanged
+from mobjrec.resume import content, result, sealed, unchanged
 from mobjrec.told import checked_preference, formed, shown, someone, told_items, told_texts
 from mobjrec.types import Table, Tree
 
@@ -122,6 +122,28 @@ class Trained(NamedTuple):
             found.append(self._predict(these, what[part, None], self.items.matrix, prefer))
         return {name: np.concatenate([one[name][:, 0] for one in found])[: len(who)] for name in found[0]}
 
+    def top(
+        self, users: Sequence[str], k: int = 10, *, prefer: dict[str, float] | None = None, again: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [n, k] of `items` and utilities [n, k] of the best for n known users, as `rank` finds them for one.
+
+        Exact, in blocks, so that memory does not grow with users times items; -1 and -inf where there are fewer than k.
+        prefer, again, UserError: as for `rank`
+        """
+        if not isinstance(k, Integral) or k < 1:
+            raise UserError(f"k is {k!r}; it must be a whole number of at least 1")
+        who, prefer = self._rows("user", users), checked_preference(self.parts, prefer)
+        if not len(who):
+            return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
+        spans = np.stack(whole_histories(self.parts, who), 1)
+        gone = [
+            self.parts.dataset.history[a:a] if again else self.parts.dataset.history[a:b] for a, b in spans.tolist()
+        ]
+        known = self._known_users(who)
+        return catalogue.best(
+            self.parts, self.params, self.memory, self.items.matrix, known, gone, int(k), self.scale, prefer
+        )
+
     def encode_users(self, users: Sequence[str]) -> np.ndarray:
         """User vectors [n, D] of known ids, as the scorer reads them."""
         who = self._rows("user", users)
@@ -129,11 +151,7 @@ class Trained(NamedTuple):
             return np.zeros((0, self.items.matrix.shape[1]), np.float32)
         distinct, place = np.unique(who, return_inverse=True)
         rows = self._known_users(distinct)
-        model, history = self.parts.model, None
-        where = None if rows.history is None else rows.history >= 0
-        if rows.history is not None:
-            history = np.where(where[..., None], np.asarray(self.items.matrix)[rows.history], 0.0)
-        return np.asarray(model.user(self.params, rows.text, rows.ids, rows.features, history, where, None))[place, 0]
+        return np.asarray(self.parts.functions.vectors(self.params, rows, self.items.matrix))[place, 0]
 
     def encode_items(self, items: Any) -> np.ndarray:
         """Item vectors [n, D] of ids, or of items as `rank` takes them, which need no id here."""
@@ -276,39 +294,20 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     parts = assemble(config, cache)
     unchanged(folder, content(parts))
     like = jax.eval_shape(parts.first_state)
-    wanted = {"params": like.params, "memory": like.memory}
-    found = sealed(folder, wanted)
+    found = sealed(folder, {"params": like.params, "memory": like.memory})
     if found is None:
-        raise RunFolderError(f"{folder} has no sealed checkpoint yet; train it first")
+        many = (folder / "preferences.json").is_file() and f"is a sweep; take one of its runs, such as {folder}/p00"
+        raise RunFolderError(f"{folder} {many or 'has no sealed checkpoint yet; train it first'}")
     tree, seal = found
     parts = with_store(parts, tree["params"])
     over = result(folder)
     scale = over["scale"] if over else evaluate.scale_of(parts, tree["params"], tree["memory"])
     scale = {name: tuple(pair) for name, pair in scale.items()}
-    matrix = jax.device_put(item_matrix(parts.functions, tree["params"], parts.feed))
+    matrix = jax.device_put(catalogue.matrix(parts, tree["params"]))
     items = Items(parts.dataset.items.id, shown(parts, parts.dataset.items), matrix, np.arange(len(matrix)))
-    rows = {"user": _numbered(parts.dataset.users), "item": _numbered(parts.dataset.items)}
+    tables = {"user": parts.dataset.users, "item": parts.dataset.items}
+    rows = {kind: {name: row for row, name in enumerate(table.id.tolist())} for kind, table in tables.items()}
     return Trained(folder, parts, tree["params"], tree["memory"], scale, seal["step"], items, rows)
-
-
-def sealed(folder: Path, wanted: Tree, tries: int = 20) -> tuple[Tree, dict[str, Any]] | None:
-    """The best step where one is kept, else the newest, with its seal; None where nothing is sealed yet.
-
-    A run that trains beside puts a newer step in the place of the one that is being read: then that is read.
-    """
-    there = lambda: [checkpoint.steps(folder, name=name) for name in (checkpoint.BEST, checkpoint.RECENT)]
-    for left in reversed(range(tries)):
-        before = there()
-        try:
-            return checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
-        except RunFolderError:
-            if not left or there() == before:
-                raise
-    return None
-
-
-def _numbered(table: Table) -> dict[str, int]:
-    return {name: row for row, name in enumerate(table.id.tolist())}
 
 
 def _data_there(config: Config, folder: Path) -> None:

@@ -17,6 +17,7 @@ from mobjrec.link import Link
 from mobjrec.parts import Parts
 from mobjrec.problems import nearest
 from mobjrec.state import TrainState
+from mobjrec.types import Tree
 
 # Keys that change what is written or how fast, never the parameters. Of data their content counts, not where they lie.
 HARMLESS = (
@@ -236,3 +237,19 @@ def check_content(sealed: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
             f"{folder} was trained with other data; changed since: {', '.join(changed)}; "
             f"restore what it was, or train into another folder (--run){hint}"
         )
+
+
+def sealed(folder: Path, wanted: Tree, tries: int = 20) -> tuple[Tree, dict[str, Any]] | None:
+    """The best step where one is kept, else the newest, with its seal; None where nothing is sealed yet.
+
+    A run that trains beside puts a newer step in the place of the one that is being read: then that is read.
+    """
+    there = lambda: [checkpoint.steps(folder, name=name) for name in (checkpoint.BEST, checkpoint.RECENT)]
+    for left in reversed(range(tries)):
+        before = there()
+        try:
+            return checkpoint.best(folder, wanted, partial=True) or checkpoint.latest(folder, wanted, partial=True)
+        except RunFolderError:
+            if not left or there() == before:
+                raise
+    return None

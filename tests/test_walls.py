@@ -12,13 +12,13 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items() 
 # Rooms that hold a run together: they know each other and receive losses, models, weightings and readers as values.
 RUN = (
     "train follow frames evaluate rank told show compare sweep tune space report profile bench dry describe export "
-    "cost hugging pairs "
+    "cost hugging pairs catalogue "
     "federated fronts swept together stationary chart checks defaults reading parts frozen inference resume progress "
     "choice saving stopping exposed kept conflicts"
 )
 BELOW = (
     "config paths resolve lookup trial step mesh state optimizers checkpoint record environment shipped notes "
-    "problems data metrics pareto cache exhausted hosts link preferences quantise"
+    "problems data metrics pareto cache exhausted hosts link preferences quantise search"
 )
 ONE_LIBRARY = {
     "progress": "rich",
@@ -62,6 +62,7 @@ WALLS = {
     "data": "numpy pyarrow tokenizers cache",
     "data.readers": "numpy pyarrow data cache",
     "quantise": "jax numpy",
+    "search": "jax",
     "problems": "",
     "yaml_reader": "yaml problems",
     "yaml_writer": "yaml",
