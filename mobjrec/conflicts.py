@@ -175,10 +175,12 @@ def _lost(
         if name in ends:
             metric, before, after, error, _ = ends[name]
             said += f", {metric} {before:.3f} to {after:.3f}" + (f" ± {error:.3f}" if error else "")
-            worse += [name] * (after < before - error)
-            level += [name] * (abs(after - before) <= error)
+            fell, flat = after < before - error, abs(after - before) <= error
         else:
-            worse += [name] * (last > first)
+            fell, flat = False, True
+        # Where its metric cannot tell, its loss does.
+        worse += [name] * (fell or (flat and last > first))
+        level += [name] * (flat and last <= first and name in ends)
         lines.append(said)
     if worse:
         lines.append(f"sacrificed: {', '.join(worse)}, worse than {since}")
@@ -186,7 +188,7 @@ def _lost(
         lines.append(f"sacrificed: none, no objective is worse than {since}")
     if level:
         lines.append(f"not learnt: {', '.join(level)}, within a standard error of {since}")
-    return [f"objectives since {since}:", *lines]
+    return [f"objectives, against {since}:", *lines]
 
 
 def _gave_way(ends: Mapping[str, Ends]) -> list[str]:

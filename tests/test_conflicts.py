@@ -84,6 +84,9 @@ def test_no_one_is_sacrificed_within_a_standard_error_and_no_gradients_are_told_
     assert "sacrificed: none, no objective is worse than before training" in told
     assert "not learnt: satisfaction, within a standard error of before training" in told
     assert not any("not solved" in line or "gave way" in line for line in told)
+    # What its metric cannot tell, its loss does.
+    told = conflicts.told([row(1, 1.0, 1.0), row(2, 1.0, 1.1)], BOTH, METRICS, table((0.3, 0.7), (0.9, 0.895)))
+    assert "sacrificed: satisfaction, worse than before training" in told and "not learnt" not in " ".join(told)
 
 
 def test_a_run_that_goes_on_is_told_of_from_its_validations_and_losses():

@@ -359,7 +359,7 @@ def test_the_best_utility_above_a_floor_is_kept_and_a_floor_that_none_meets_is_t
     assert result["chosen"] == max(meet, key=meet.get) != best
     none = train.run(load(TINY, [*changes, CHOSEN % 2]), tmp_path / "none", cache, quiet=True)
     assert none["chosen"] == max(select, key=lambda step: (floored[step], select[step]))
-    (said,) = none["told"]
+    said = none["told"][0]
     assert said.startswith("no evaluation met satisfaction/ndcg@5 >= 2; the step that is kept misses by at most ")
 
 
@@ -377,7 +377,7 @@ def test_patience_stops_alike_whenever_the_run_is_cut(cache, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     result = train.run(load(TINY, changes), whole, cache, quiet=True)
     assert (result["steps"], result["chosen"]) == (6, 2)
-    assert result["told"] == ["stopped early at step 6 of 9: no new best in 2 evaluations"]
+    assert result["told"][0] == "stopped early at step 6 of 9: no new best in 2 evaluations"
     # At 6 nothing is left to train, at 5 the standing has passed one evaluation.
     for step in (6, 5, 3):
         shutil.copytree(whole, parts, dirs_exist_ok=step != 6)
@@ -467,9 +467,9 @@ def test_a_run_that_is_over_is_chosen_from_anew_by_an_overridden_key_and_fewer_s
     changes = [*IDS, "evaluate.select=satisfaction/auc"]
     result = train.run(load(TINY, changes), parts, cache, quiet=True, accepted=["evaluate.select"])
     assert (result["steps"], result["chosen"]) == (5, 5)
-    assert result["told"] == []
+    assert result["told"][0].startswith("conflicts between gradients: not measured")
     result = train.run(load(TINY, [*changes[:-2], changes[-1], "steps=3"]), parts, cache, quiet=True)
-    assert result["told"] == ["the run had 5 steps already, beyond the 3 of this config: none was trained"]
+    assert result["told"][0] == "the run had 5 steps already, beyond the 3 of this config: none was trained"
 
 
 def test_a_damaged_best_step_is_dropped_with_a_word_and_the_run_goes_on(plain, cache, tmp_path):
