@@ -12,10 +12,10 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 52
 # Legible on white and on black; the media query turns text and lines.
 STYLE = """
 text{font:12px sans-serif;fill:#333}.axis{stroke:#999;fill:none}.back{fill:#fff}
-.sweep{stroke:#d55e00;fill:#d55e00}.plain{stroke:#0072b2;fill:#0072b2}.random{fill:#777}
-.line{fill:none;stroke-width:2}.off{fill-opacity:.25;stroke-opacity:.5}text.sweep,text.plain{stroke:none}
+.sweep{stroke:#d55e00}text.sweep,circle.sweep{fill:#d55e00}.plain{stroke:#0072b2}text.plain{fill:#0072b2}.random{fill:#777}
+circle.plain{fill:none;stroke-width:1.5}.line{fill:none;stroke-width:1.5}.off{fill-opacity:.25;stroke-opacity:.5}text.sweep,text.plain{stroke:none}
 @media (prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#777}.back{fill:#111}.random{fill:#aaa}
-.plain{stroke:#56b4e9;fill:#56b4e9}.sweep{stroke:#f0883e;fill:#f0883e}}
+.plain{stroke:#56b4e9}text.plain{fill:#56b4e9}.sweep{stroke:#f0883e}text.sweep,circle.sweep{fill:#f0883e}}
 """
 
 
@@ -32,7 +32,7 @@ def drawn(found: Mapping[str, Any]) -> str:
     size = across * WIDTH, down * HEIGHT + 24
     legend = (
         f'<g transform="translate({LEFT} {size[1] - 12})"><text class="sweep">&#9679; a run for each preference</text>'
-        '<text class="plain" y="0" x="176">&#9679; one plain model, mixed</text></g>'
+        '<text class="plain" y="0" x="176">&#9675; one plain model, mixed</text></g>'
     )
     return "\n".join(
         [
@@ -73,7 +73,10 @@ def _panel(found: Mapping[str, Any], columns: Sequence[tuple[str, str]], first: 
             x, y = at(points[n])
             told = escape(f"{name if row == 'sweep' else found['plain']['run']}: {_wish(found['runs'][name])}")
             pale = "" if n in kept else " off"
-            drawn.append(f'<circle class="{row}{pale}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{told}</title></circle>')
+            size = 4 if row == "sweep" else 7
+            drawn.append(
+                f'<circle class="{row}{pale}" cx="{x:.1f}" cy="{y:.1f}" r="{size}"><title>{told}</title></circle>'
+            )
     x, y = at(chance)
     drawn.append(
         f'<circle class="random" cx="{x:.1f}" cy="{y:.1f}" r="5"/><text x="{x + 9:.1f}" y="{y - 6:.1f}">random</text>'
@@ -88,12 +91,20 @@ def _panel(found: Mapping[str, Any], columns: Sequence[tuple[str, str]], first: 
 
 def _ticks(low: np.ndarray, high: np.ndarray) -> list[str]:
     drawn = []
-    for share in np.linspace(0, 1, 5):
-        x, y = low + share * (high - low)
-        across, up = LEFT + (WIDTH - LEFT - RIGHT) * share, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
-        drawn.append(f'<text x="{across:.0f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{x:.3g}</text>')
-        drawn.append(f'<text x="{LEFT - 6}" y="{up + 4:.0f}" text-anchor="end">{y:.3g}</text>')
+    for value in _round(low[0], high[0]):
+        x = LEFT + (WIDTH - LEFT - RIGHT) * (value - low[0]) / (high[0] - low[0])
+        drawn.append(f'<text x="{x:.0f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:.5g}</text>')
+    for value in _round(low[1], high[1]):
+        y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - low[1]) / (high[1] - low[1])
+        drawn.append(f'<text x="{LEFT - 6}" y="{y + 4:.0f}" text-anchor="end">{value:.5g}</text>')
     return drawn
+
+
+def _round(low: float, high: float) -> np.ndarray:
+    """Two to six round numbers between low and high."""
+    power = 10.0 ** np.floor(np.log10((high - low) / 5))
+    step = next(power * times for times in (1, 2, 5, 10) if (high - low) / (power * times) <= 5)
+    return np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0
 
 
 def _axis(name: str, key: str) -> str:
