@@ -27,13 +27,14 @@ def dirichlet(concentration: float = 1.0) -> Draw:
 
 def reads(weighting: Weighting, count: int) -> bool:
     """Whether a weighting of so many objectives looks at the preference of a step, by its traced program."""
-    ones, zero = jnp.ones(count), jnp.int32(0)
-    gram = jnp.eye(count) if weighting.needs_gram else None
 
     def update(preference: Array) -> tuple:
+        # All made while tracing: an array of its own would take the devices before several processes are joined.
+        ones, zero = jnp.ones(count), jnp.int32(0)
+        gram = jnp.eye(count) if weighting.needs_gram else None
         signals = Signals(ones, ones > 0, gram, preference, zero, zero, jax.random.key(0))
         return weighting.update(signals, weighting.init(count))
 
-    program = jax.make_jaxpr(update)(ones).jaxpr
+    program = jax.make_jaxpr(update)(jax.ShapeDtypeStruct((count,), jnp.float32)).jaxpr
     read = [name for line in program.eqns for name in line.invars] + program.outvars
     return any(name is program.invars[0] for name in read)
