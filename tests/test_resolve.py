@@ -14,11 +14,10 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from mobjrec.config import Config, dump, load, parse, parse_text, plain, validated
+from mobjrec.config import dump, load, parse, parse_text, plain
 from mobjrec.errors import UserError
 from mobjrec.lookup import ROOMS, lookup, names
-from mobjrec.problems import report
-from mobjrec.resolve import SUPPLIED, bind, bounds, written_in
+from mobjrec.resolve import SUPPLIED, bind, complete
 from mobjrec.types import Array, Corpus, Encoder, Input, Loss, Model, PerObjective, Scorer, Spec, Weighting
 
 __all__ = [
@@ -26,15 +25,6 @@ __all__ = [
     "dot", "everything", "leaf", "list_loss", "many", "mixture", "nan", "picky", "ranker", "single", "softmax",
     "static", "table", "wordpiece",
 ]  # fmt: skip
-
-
-def complete(config: Config) -> Config:
-    """The config with every default of every function it names written in; defaults.py adds what follows from others."""
-    problems, data = [], plain(config)
-    blocks = bounds(data, problems)
-    if problems:
-        raise report(problems, config.places)
-    return validated(written_in(data, blocks), config.places)
 
 
 class NotAFunction:
