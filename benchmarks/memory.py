@@ -3,10 +3,12 @@
     python benchmarks/memory.py                 # memory at 64, 256 and 1,024 lists
     python benchmarks/memory.py --what time     # a step's time likewise
     python benchmarks/memory.py --what flops    # per-device FLOPs of the compiled step on 1 and 8 virtual devices
+    python benchmarks/memory.py --what processes    # a run of one process and the same of two, Linux alone
 
 The encoder is `bert` at its default size over the synthetic corpus, user texts of 32 tokens. temporaries: what the compiled
 step allocates beside arguments and results; peak: the largest resident set of a process that ran two steps; time: processor
-time of a step, the ways in turn, as median and range of its ratio to the first way in the same round.
+time of a step, the ways in turn, as median and range of its ratio to the first way in the same round. processes: the largest
+memory of each process' own and of files it has mapped (tokens, libraries), which processes of one machine share.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import itertools
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +44,16 @@ WAYS = {
     "chunks": (str(CHUNK), "false"),
     "both": (str(CHUNK), "true"),
 }
+# What two processes train: many texts, little to compute.
+LARGE = [
+    "data={use: synthetic, users: 2000, items: 20000, topics: 8, lists_per_user: 10, list_size: 10}",
+    "model.encoder={use: bert, layers: 1, width: 16, heads: 2}",
+    "lists.split={use: by_time, valid: 0.01, test: 0.01}",
+    "evaluate={metrics: [auc]}",
+    "steps=4",
+    "epochs=null",
+    "parallel.devices=null",
+]
 
 
 def prepared(
@@ -107,6 +120,41 @@ def counted(lists: int, cache: Path) -> dict[str, float]:
     return found
 
 
+def watched(commands: list[list[str]], environment: dict[str, str]) -> list[dict[str, float]]:
+    """Run these together; the largest MiB of each of its own (`RssAnon`) and of mapped files (`RssFile`)."""
+    processes = [subprocess.Popen(command, env=environment) for command in commands]
+    most = [dict.fromkeys(("RssAnon", "RssFile"), 0.0) for _ in processes]
+    while any(process.poll() is None for process in processes):
+        for process, found in zip(processes, most, strict=True):
+            # A process that is over has neither.
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            for key, _, rest in (line.partition(":") for line in lines):
+                if key in found:
+                    found[key] = max(found[key], int(rest.split()[0]) / 1024)
+        time.sleep(0.1)
+    if any(process.returncode for process in processes):
+        raise RuntimeError("a run failed; see above")
+    return most
+
+
+def of_processes(folder: Path) -> None:
+    """Four steps over a larger synthetic corpus, on one process of two devices and on two of one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        meeting = f"127.0.0.1:{listener.getsockname()[1]}"
+    cache, command = folder / "cache", [sys.executable, "-m", "mobjrec", "train", str(QUICKSTART), *LARGE]
+    together = ["--coordinator", meeting, "--processes", "2", "--process"]
+    # The first one makes the tokens, which the others read.
+    for name, devices, more in (("made", 2, [[]]), ("one", 2, [[]]), ("two", 1, [[*together, "0"], [*together, "1"]])):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {**os.environ, "MOBJREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+        run = ["--run", str(folder / name)]
+        for number, found in enumerate(watched([[*command, *run, *one] for one in more], environment)):
+            said = f"its own {found['RssAnon']:,.0f} MiB, mapped files {found['RssFile']:,.0f} MiB"
+            print(f"{name:5} process {number}: {said}", flush=True)
+    tokens = sum(path.stat().st_size for path in (cache / "tokens").rglob("*") if path.is_file())
+    print(f"token files: {tokens / 2**20:,.1f} MiB")
+
+
 def main(what: str, lists: list[int], ways: list[str], rounds: int, cache: Path) -> None:
     if what == "one":
         print(json.dumps(one(lists[0], ways[0], cache)))
@@ -119,6 +167,8 @@ def main(what: str, lists: list[int], ways: list[str], rounds: int, cache: Path)
                 alone_, eight = found[f"{kind} 1"], found[f"{kind} 8"]
                 print(f"{count} lists, {kind}: 1 device {alone_ / 1e9:.3f} GFLOP, each of 8 {eight / 1e9:.3f}", end="")
                 print(f", 8 x that is {8 * eight / alone_:.4f} of one device's", flush=True)
+    elif what == "processes":
+        of_processes(cache)
     elif what == "time":
         for count in lists:
             seconds = times(count, ways, rounds, cache)
@@ -136,7 +186,7 @@ def main(what: str, lists: list[int], ways: list[str], rounds: int, cache: Path)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--what", choices=("memory", "time", "flops", "one", "counted"), default="memory")
+    parser.add_argument("--what", choices=("memory", "time", "flops", "processes", "one", "counted"), default="memory")
     parser.add_argument("--lists", type=int, nargs="+", default=list(LISTS))
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS), help="ratios are to the first")
     parser.add_argument("--rounds", type=int, default=5)
