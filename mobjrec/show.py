@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec import conflicts, evaluate
+from mobjrec import conflicts, evaluate, swept
 from mobjrec.config import Config, load, plain
 from mobjrec.errors import RunFolderError
 from mobjrec.reading import objectives_of
@@ -25,7 +25,13 @@ WIDTH = 40  # characters of a curve
 
 
 def one(folder: Path) -> Group:
-    """State, losses with their curves, best validation metrics, seconds by stage, and which objectives conflicted."""
+    """State, losses with their curves, best validation metrics, seconds by stage, and which objectives conflicted.
+
+    Of a sweep its front.
+    """
+    front = swept.read(folder)
+    if front is not None:
+        return swept.table(front, folder)
     status = state(folder)
     record = list(rows(folder))
     train = [row for row in record if row["kind"] == "train"]
@@ -47,6 +53,8 @@ def one(folder: Path) -> Group:
 
 def stands(folder: Path, status: Status, over: dict[str, Any] | None) -> str:
     """A sentence on how the run stands."""
+    if (folder / "preferences.json").is_file() and not status.running:
+        return f"{folder}: a sweep that is not over; the same `mobjrec sweep` goes on with it"
     if status.running:
         return f"{folder}: at step {status.step}, process {status.pid} on {status.host} trains it"
     if over:

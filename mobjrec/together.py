@@ -136,6 +136,7 @@ def trained(
     """The runs after their last step, sealed. wishes: [P, K]"""
     config, rules, step = parts.config, parts.config.evaluate, mapped(parts)
     clock = dict.fromkeys(("prepare", "compile", "wait", "train", "evaluate", "save"), 0.0)
+    clock |= record.starts_of(log.folder)[-1].get("timing", {})
     number, batch, met = int(stack.state.step[0]), None, set()
     skipped, saved = np.zeros(len(names), int), time.monotonic()
     if number == 0:

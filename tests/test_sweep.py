@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import mobjrec
-from mobjrec import chart, checkpoint, cli, record, report, sweep, swept, together, train
+from mobjrec import chart, checkpoint, cli, record, report, show, sweep, swept, together, train
 from mobjrec.config import load as as_written
 from mobjrec.defaults import load, parse
 from mobjrec.errors import RunFolderError, Stopped, UserError
@@ -259,6 +259,21 @@ def test_numbers_of_a_sweep_by_hand():
     flat = swept.summary(SMALL, {split: np.array([2.0, 1.0]) for split in swept.SPLITS})
     assert flat["hypervolume"] == {"sweep": None, "plain": None}
     assert flat["no_units"].startswith("no hypervolume: the run that prefers b alone")
+
+
+def test_a_sweep_is_shown_by_its_front_once_it_is_over(folder, found, tmp_path):
+    def shown(at):
+        console = Console(width=100)
+        with console.capture() as said:
+            console.print(show.one(at))
+        return " ".join(said.get().split())
+
+    assert f"knee: {found['knee']}" in shown(folder)
+    timing = json.loads((folder / "p00/result.json").read_text())["timing"]
+    assert timing["prepare"] > 0 and timing["train"] > 0
+    for name in ("config.yaml", "preferences.json", "metrics.jsonl", "env.json", "mobjrec.lock"):
+        shutil.copy(folder / name, tmp_path / name)
+    assert "a sweep that is not over; the same `mobjrec sweep` goes on with it" in shown(tmp_path)
 
 
 def test_the_table_and_the_picture_show_every_point():
