@@ -192,14 +192,9 @@ class Trained(NamedTuple):
         return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix, prefer)
 
     def _predict(self, rows: Users, items: np.ndarray, matrix: Any, prefer: dict[str, float]) -> dict[str, np.ndarray]:
-        context = self.parts.spec.context
-        count = (len(rows.ids), items.shape[1])
-        numbers = np.zeros((*count, len(context.numbers)), np.float32)
-        ids = np.zeros((*count, sum(c.slots for c in context.ids)), np.int32)
+        given = catalogue.unknown(self.parts, len(rows.ids), items.shape[1])
         wish = wished(self.parts.model, self.parts.objectives, prefer)
-        return jax.device_get(
-            self.parts.functions.predict(self.params, self.memory, rows, matrix, items, numbers, ids, wish)
-        )
+        return jax.device_get(self.parts.functions.predict(self.params, self.memory, rows, matrix, items, *given, wish))
 
     def _user(self, user: str | None, text: str | Sequence[str] | None, item: str | None):
         given = [name for name, value in (("user", user), ("text", text), ("item", item)) if value is not None]

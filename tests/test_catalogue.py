@@ -21,6 +21,9 @@ def test_many_users_get_what_rank_gives_one_by_one(tiny_trained, monkeypatch):
         one = run.rank(user=user, top=6, prefer=prefer)
         assert run.items.id[found].tolist() == [row["item"] for row in one]
         np.testing.assert_allclose(value, [row["utility"] for row in one], rtol=1e-4, atol=1e-5)
+    # A program that may take almost nothing scores one user at a time, and says the same.
+    monkeypatch.setattr(catalogue, "LARGEST", 1)
+    np.testing.assert_array_equal(run.top(users, 6, prefer=prefer)[0], rows)
     everything, values = run.top(["u3"], 60, again=True)
     assert sorted(everything[0, :48].tolist()) == list(range(48))
     assert (everything[0, 48:] == -1).all() and np.isneginf(values[0, 48:]).all()
