@@ -28,6 +28,8 @@ from mobjrec.types import Table, Tree
 NEAREST = 3
 # Pairs that are scored at a time; fewer are padded to a power of two, so that few shapes are compiled.
 PAIRS = 1024
+# Items that are scored at a time for one user.
+ITEMS = 1 << 16
 
 
 class Items(NamedTuple):
@@ -189,7 +191,9 @@ class Trained(NamedTuple):
             shift = 0 if whole else len(matrix)
             rows = rows._replace(history=np.where(rows.history >= 0, rows.history + shift, -1))
             matrix = np.concatenate([matrix, *behind])
-        return self._predict(rows, np.arange(len(ranked.id), dtype=np.int32)[None], matrix, prefer)
+        every = np.arange(len(ranked.id), dtype=np.int32)[None]
+        found = [self._predict(rows, every[:, a : a + ITEMS], matrix, prefer) for a in range(0, every.size, ITEMS)]
+        return {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
 
     def _predict(self, rows: Users, items: np.ndarray, matrix: Any, prefer: dict[str, float]) -> dict[str, np.ndarray]:
         given = catalogue.unknown(self.parts, len(rows.ids), items.shape[1])

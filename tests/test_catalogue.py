@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mobjrec
-from mobjrec import catalogue, inference
+from mobjrec import catalogue, inference, rank
 from mobjrec.errors import UserError
 
 
@@ -27,6 +27,13 @@ def test_many_users_get_what_rank_gives_one_by_one(tiny_trained, monkeypatch):
     everything, values = run.top(["u3"], 60, again=True)
     assert sorted(everything[0, :48].tolist()) == list(range(48))
     assert (everything[0, 48:] == -1).all() and np.isneginf(values[0, 48:]).all()
+
+
+def test_one_user_is_ranked_in_blocks_too(tiny_trained, monkeypatch):
+    whole = tiny_trained.rank(user="u3", top=48)
+    monkeypatch.setattr(rank, "ITEMS", 24)
+    for one, part in zip(whole, tiny_trained.rank(user="u3", top=48), strict=True):
+        assert one["item"] == part["item"] and one["utility"] == pytest.approx(part["utility"], rel=1e-4, abs=1e-5)
 
 
 def test_what_is_known_as_liked_is_left_out_unless_asked_for(tiny_trained):

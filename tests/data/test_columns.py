@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mobjrec.data.columns import outside, side
+from mobjrec.data.columns import outside, readings, side
 from mobjrec.data.corpus import several, table_from
 from mobjrec.errors import UserError
 from mobjrec.types import Column, Input
@@ -33,6 +33,22 @@ def test_rows_from_outside_are_unseen_but_for_values_that_training_met():
     assert ids.tolist() == [[0, 3, 1], [0, 0, 0]]
     # Mean 5 and deviation 4.
     assert features.tolist() == [[-0.75], [0.0]]
+
+
+def test_readings_say_in_plain_data_how_columns_become_numbers():
+    ids, numbers = readings(TABLE, WANTED, "item", MET)
+    assert ids["item"] == {"slots": 1, "values": {"a": 1, "b": 2, "c": 3}}
+    assert ids["tag"] == {"slots": 2, "values": {"x": 1, "y": 2, "z": 3}}
+    assert numbers == {"price": {"mean": 2.0, "deviation": 1.0}}
+
+
+def test_numbers_are_scaled_in_64_bits():
+    # In 32 bits the mean, between two numbers of float32, would be rounded to one of them.
+    prices = np.array([16_777_216.0, 16_777_218.0, 16_777_218.0], np.float32)
+    table = table_from(["a", "b", "c"], numbers={"price": prices})
+    _, features, _ = side(table, Input(numbers=("price",)), "item", np.array([True, True, True]))
+    known = prices.astype(np.float64)
+    np.testing.assert_array_equal(features[:, 0], ((known - known.mean()) / known.std()).astype(np.float32))
 
 
 @pytest.mark.parametrize("rows", [0, 1])
