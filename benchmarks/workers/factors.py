@@ -79,7 +79,8 @@ def recbole(given: dict, data: dict[str, np.ndarray]) -> None:
         for name, (field, values) in ids.items()
     }
     with torch.no_grad():
-        loss = float(model.calculate_loss(Interaction(first)))
+        # Ours is the mean over lists, of which those whose draw was an item of the user's have nothing to say.
+        loss = float(model.calculate_loss(Interaction(first))) * len(who) / int(data["lists"])
     trainer = Trainer(config, model)
     about = {"loss": loss, "versions": serving.versions("recbole", "torch", "numpy")}
     if given["work"] == "epochs":

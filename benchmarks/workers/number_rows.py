@@ -65,7 +65,7 @@ def factors(run: Run) -> list[dict]:
     corpora, rows = {"ML-100K": of_ml_100k()}, []
     if run.ml_1m:
         corpora["ML-1M (IR-Benchmark)"] = of_ml_1m(run, run.ml_1m)
-    batch = 64 if run.tiny else 2048
+    batch = 2048
     for number, (name, data) in enumerate(corpora.items()):
         told = str(run.folder / f"factors_{number}.npz")
         mine = ours(

@@ -5,26 +5,25 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import serving
+from given import STEPS, as_pairs, distinct, export, given_label, identity, listed, strings, told_interactions
 
 from mobjrec import evaluate, mesh, train
 from mobjrec.config import load
 from mobjrec.data import order
-from mobjrec.data.batching import build, item_sequences, reads_users, user_sequences
+from mobjrec.data.batching import build
 from mobjrec.data.loading import batches
-from mobjrec.data.texts import divide, render
 from mobjrec.frozen import with_store
 from mobjrec.parts import Parts, assemble, multiple_of, sizes_of
 from mobjrec.shipped import config as shipped
-from mobjrec.types import Batch, Lists, Tree
-
-STEPS = 400  # steps whose lists are told to the peers
+from mobjrec.state import TrainState
+from mobjrec.types import Batch, Tree
 
 
 def assembled(given: dict[str, Any]) -> Parts:
@@ -32,93 +31,6 @@ def assembled(given: dict[str, Any]) -> Parts:
     mesh.keep_compilations(cache / "compiled")
     parts = assemble(load(shipped(given["config"]), given["changes"]), cache)
     return as_pairs(parts) if given.get("pairs") else parts
-
-
-def as_pairs(parts: Parts) -> Parts:
-    """One list for each that has a history and a liked item: that item alone; nothing is masked as met elsewhere."""
-    lists, label = parts.dataset.train, given_label(parts)
-    liked = lists.labels[label] > 0
-    owner = np.repeat(np.arange(len(lists.user)), np.diff(lists.start))
-    told = lists.history[:, 1] > lists.history[:, 0]
-    place = np.flatnonzero(liked & told[owner])
-    place = place[np.unique(owner[place], return_index=True)[1]]
-    mine = owner[place]
-    fewer = lists._replace(
-        user=lists.user[mine],
-        time=lists.time[mine],
-        history=lists.history[mine],
-        start=np.arange(len(place) + 1),
-        item=lists.item[place],
-        event=lists.event[place],
-        labels={name: values[place] for name, values in lists.labels.items()},
-        weights=lists.weights[place],
-        context_ids=lists.context_ids[place],
-        context=lists.context[place],
-        position=None if lists.position is None else lists.position[place],
-    )
-    none = np.zeros(len(parts.dataset.users.id) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int8)
-    dataset = parts.dataset._replace(train=fewer, seen=none, everywhere=frozenset({label}))
-    per_epoch = order.steps_per_epoch(len(mine), parts.config.batch.lists)
-    return parts._replace(dataset=dataset, feed=parts.feed._replace(dataset=dataset), steps_per_epoch=per_epoch)
-
-
-def given_label(parts: Parts) -> str:
-    return next(iter(parts.objectives.values())).label
-
-
-def export(parts: Parts, params: Tree, path: str, rows: np.ndarray) -> None:
-    """All that a peer must know to do the same work. rows: [S, B] the lists of every step"""
-    feed, lists = parts.feed, parts.dataset.train
-    found = {"rows": rows, "start": lists.start, "item": lists.item, "label": lists.labels[given_label(parts)]}
-    if feed.item_text is not None:
-        texts = item_sequences(feed, np.arange(len(feed.item_tokens.start) - 1))
-        found |= {"item_start": texts.start, "item_token": texts.token, "item_text": feed.item_text[lists.item]}
-    if reads_users(feed):
-        texts = user_sequences(feed, lists.user, lists.history)
-        found |= {"user_start": texts.start, "user_token": texts.token}
-    rest = {name: tree for name, tree in params.items() if name != "encoder"}
-    for place, leaf in jax.tree_util.tree_leaves_with_path(rest):
-        found["params/" + "/".join(str(getattr(step, "key", step)) for step in place)] = np.asarray(leaf)
-    np.savez(path, **found)
-    Path(path).with_suffix(".json").write_text(json.dumps(strings(parts, lists)), encoding="utf-8")
-
-
-def strings(parts: Parts, lists: Lists) -> dict[str, list[str]]:
-    """These lists' user texts and the items' texts as they were before they became tokens."""
-    found: dict[str, list[str]] = {}
-    user, item = parts.inputs["user"], parts.inputs["item"]
-    if item.text:
-        found["items"] = render(item.text, parts.corpus.items, "model.item.text").tolist()
-    event = divide(user.text)[1]
-    if event:
-        told = render(event, parts.corpus.items, "model.user.text")
-        spans = (parts.dataset.history[begin:stop][::-1] for begin, stop in lists.history.tolist())
-        found["users"] = ["".join(told[span].tolist()) for span in spans]
-    return found
-
-
-def identity(params: Tree) -> Tree:
-    """The towers' projections as the identity: the vectors are then the encoder's own."""
-    changed = dict(params)
-    for side in ("user", "item"):
-        kernel = params[side]["join"]["text"]["kernel"]
-        text = {**params[side]["join"]["text"], "kernel": np.eye(*kernel.shape, dtype=np.float32)}
-        changed[side] = {**params[side], "join": {**params[side]["join"], "text": text}}
-    return changed
-
-
-def distinct(parts: Parts) -> np.ndarray:
-    """The first lists, a batch of them, in which no text stands twice."""
-    lists, feed, taken, met = parts.dataset.train, parts.feed, [], set()
-    users = user_sequences(feed, lists.user, lists.history)
-    for row in order.permutation(parts.config.seed, 0, len(lists.user)).tolist():
-        mine = {users.token[users.start[row] : users.start[row + 1]].tobytes(), int(feed.item_text[lists.item[row]])}
-        if not mine & met:
-            met |= mine
-            taken.append(row)
-        if len(taken) == parts.config.batch.lists:
-            break
-    return np.array(taken)
 
 
 class Steps:
@@ -129,7 +41,7 @@ class Steps:
         devices = mesh.make(parts.config.parallel.devices, parts.config.batch.lists)
         state = parts.first_state()
         self.pairs = bool(given.get("pairs"))
-        # A list of a pair or of an event and what was drawn for it counts once.
+        # A pair counts once, and an event where what was drawn for it is no other event of its user's.
         self.by_list = self.pairs or given["work"] == "epochs"
         if self.pairs:
             state = state._replace(params=identity(state.params))
@@ -138,7 +50,7 @@ class Steps:
         self.parts = parts = parts._replace(steps=min(parts.steps, given.get("plan", STEPS)))
         self.multiple = multiple_of(parts.config, devices.size)
         self.sizes = sizes_of(parts, self.multiple)
-        self.step = train.mapped_step(parts, devices)
+        self.step, self.compiled = train.mapped_step(parts, devices), {}
         self.state = mesh.place(state, devices)
         rows = listed(parts)
         if self.pairs:
@@ -161,8 +73,15 @@ class Steps:
             multiple=self.multiple,
         )
 
-    def first_loss(self) -> float:
-        """The loss before any step; every planned shape is compiled by then. The state is as it was."""
+    def program(self, state: TrainState, batch: Batch) -> Callable:
+        """The step, compiled ahead for each shape."""
+        shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shape not in self.compiled:
+            self.compiled[shape] = self.step.lower(state, batch).compile()
+        return self.compiled[shape]
+
+    def first_loss(self, run: bool = True) -> float | None:
+        """The loss before any step; every planned shape is compiled. run: False compiles alone. The state is as it was."""
         parts, lists = self.parts, self.parts.dataset.train
         count = parts.config.batch.lists
         rows = distinct(parts) if self.pairs else order.rows(parts.config.seed, 0, len(lists.user), count)
@@ -171,8 +90,11 @@ class Steps:
         for mine, sizes in [*((one, (size,)) for size in self.sizes), (rows, self.sizes)]:
             drawn = parts.train_candidates(parts.dataset, lists, mine, order.random(parts.config.seed, 0))
             batch, _ = build(parts.feed, lists, mine, drawn, sizes, self.multiple)
-            logs = self.step(jax.tree.map(jax.numpy.array, self.state), batch)[1]
-        return float(logs["losses"][0])
+            self.program(self.state, batch)
+        if not run:
+            return None
+        copy = jax.tree.map(jax.numpy.array, self.state)
+        return float(self.program(copy, batch)(copy, batch)[1]["losses"][0])
 
     def several(self, count: int, loaded: Iterator | None = None) -> dict[str, Any]:
         """So many steps: rows whose loss entered one, tokens, cells of the packed rows, FLOPs of the tokens."""
@@ -180,8 +102,8 @@ class Steps:
         met: list[Batch] = []
         for _ in range(count):
             batch, numbers = next(loaded or self.loaded)[1:3]
-            self.state, logs = self.step(self.state, batch)
-            counted = batch.row >= 0 if self.by_list else next(iter(batch.observed.values()))
+            self.state, logs = self.program(self.state, batch)(self.state, batch)
+            counted = batch.where.sum(1) > 1 if self.by_list else next(iter(batch.observed.values()))
             rows += int(counted.sum())
             tokens, cells = tokens + numbers["tokens"], cells + numbers["cells"]
             met.append(batch)
@@ -223,7 +145,7 @@ def gemm_rate() -> float:
 def steps(given: dict[str, Any]) -> None:
     """Some steps a line; `gemm`: with their FLOPs and the machine's rate right after them."""
     made = Steps(given)
-    first = made.first_loss()
+    first = made.first_loss(given.get("first", True))
     if given["warm"]:
         made.several(1)
 
@@ -247,12 +169,6 @@ def export_alone(given: dict[str, Any]) -> None:
     parts = assembled(given)
     export(parts, parts.first_state().params, given["export"], listed(parts))
     serving.ready()
-
-
-def listed(parts: Parts) -> np.ndarray:
-    """[S, B] the lists of every step."""
-    count, lists = len(parts.dataset.train.user), parts.config.batch.lists
-    return np.stack([order.rows(parts.config.seed, step, count, lists) for step in range(STEPS)])
 
 
 def to_auc(given: dict[str, Any]) -> None:
@@ -302,7 +218,7 @@ def epochs(given: dict[str, Any]) -> None:
     made = Steps(given)
     first = made.first_loss()
     if given.get("interactions"):
-        told_interactions(made.parts, made.state.params, given["interactions"], made.sizes)
+        told_interactions(made.parts, made.state.params, given["interactions"])
     length, at = given.get("length") or made.parts.steps_per_epoch, iter(range(1 << 30))
 
     def epoch() -> dict[str, Any]:
@@ -315,24 +231,6 @@ def epochs(given: dict[str, Any]) -> None:
         epoch()
     serving.ready(loss=first, versions=serving.versions("jax", "jaxlib", "numpy"), sizes=len(made.sizes))
     serving.told(epoch)
-
-
-def told_interactions(parts: Parts, params: Tree, path: str, sizes: tuple) -> None:
-    """For peers without text: the splits' (user, item), the first batch's pairs and every user's and item's vector."""
-    dataset, feed, first = (
-        parts.dataset,
-        parts.feed,
-        order.rows(parts.config.seed, 0, len(parts.dataset.train.user), parts.config.batch.lists),
-    )
-    drawn = parts.train_candidates(dataset, dataset.train, first, order.random(parts.config.seed, 0))
-    pair = drawn.where[:, :2].all(1)
-    found = {"pairs": np.concatenate([dataset.train.user[first[pair]][:, None], drawn.item[pair, :2]], 1)}
-    for name in ("train", "valid", "test"):
-        lists = getattr(dataset, name)
-        found[name] = np.stack([np.repeat(lists.user, np.diff(lists.start)), lists.item], 1)
-    for side, ids in (("user", feed.user_ids), ("item", feed.item_ids)):
-        found[f"{side}_vectors"] = np.asarray(params[side]["join"]["ids"][side]["rows"])[ids[:, 0]]
-    np.savez(path, **found)
 
 
 def many(given: dict[str, Any]) -> None:
@@ -356,7 +254,7 @@ def evaluations(given: dict[str, Any]) -> None:
     parts = assembled(given)
     state = parts.first_state()
     if given.get("interactions"):
-        told_interactions(parts, state.params, given["interactions"], ())
+        told_interactions(parts, state.params, given["interactions"])
     names = tuple(given["metrics"])
 
     def work() -> dict[str, Any]:
