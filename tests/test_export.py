@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mobjrec import export
+from mobjrec import catalogue, export, inference
+from mobjrec.config import load
 from mobjrec.errors import UserError
+from mobjrec.parts import assemble
+
+TINY = Path(__file__).parent / "tiny.yaml"
 
 # What somebody writes who has the folder and jax: the import of mobjrec is blocked.
 ELSEWHERE = """
@@ -88,6 +93,35 @@ def test_schema_says_inputs_outputs_and_how_columns_are_numbered(tiny_trained, f
     numbers = schema["columns"]["user"]["ids"]["user"]["values"]
     assert all(feed.user_ids[tiny_trained.rows["user"][name], 0] == number for name, number in numbers.items())
     assert len(numbers) == np.count_nonzero(feed.user_ids)
+
+
+def test_history_as_vectors_and_a_preference_are_inputs_of_the_score(tiny_trained, tmp_path):
+    changes = ["model.encoder=null", "model.user={ids: [user], history: true}", "model.item={ids: [item]}"]
+    changes += ["preference={use: dirichlet}", "weighting={use: preferred}"]
+    told = {"use": "conditioned", "of": {"use": "dot"}}
+    parts = assemble(load(TINY, [*changes, f"model.scorer={json.dumps(told)}"]), tmp_path)
+    state = parts.first_state()
+    matrix = inference.item_matrix(parts.functions, state.params, parts.feed)
+    run = tiny_trained._replace(parts=parts, params=state.params, memory=state.memory)
+    run = run._replace(items=run.items._replace(matrix=matrix))
+    found = export.functions(run)
+    assert list(found) == ["items", "score"]
+    score = found["score"]
+    assert {name: shape for name, (shape, _) in score.inputs.items()} == {
+        "ids": ("b", 1), "history": ("b", 5, 16), "there": ("b", 5), "items": ("l", 16), "preference": (3,)
+    }  # fmt: skip
+    exported, sizes = export.traced("score", score, export.flat(score.weights))
+    assert sizes == {}
+    wish, history = np.array([0.2, 0.3, 0.5], np.float32), np.array([[4, 9, 2, -1, -1], [7, -1, -1, -1, -1]])
+    users = inference.Users(None, np.array([[3], [0]], np.int32), np.zeros((2, 0), np.float32), history)
+    items, context = np.arange(48, dtype=np.int32)[None], catalogue.unknown(parts, 2, 48)
+    wanted = parts.functions.predict(state.params, state.memory, users, matrix, items, *context, wish)
+    given = {"ids": users.ids, "history": matrix[np.maximum(history, 0)], "there": history >= 0, "items": matrix}
+    values = exported.call(export.flat(score.weights), given | {"preference": wish})
+    other = exported.call(export.flat(score.weights), given | {"preference": wish[::-1].copy()})
+    for name, one in wanted.items():
+        np.testing.assert_allclose(values[name], one, rtol=1e-5, atol=1e-5)
+        assert np.abs(np.asarray(other[name]) - one).max() > 1e-6
 
 
 def test_a_folder_in_use_is_left_alone_and_one_that_fails_leaves_nothing(tiny_trained, tmp_path, monkeypatch):

@@ -72,6 +72,9 @@ def test_the_commands(tiny_run, tiny_cache, tmp_path, monkeypatch):
     path, out = written(tmp_path / "p.parquet"), tmp_path / "out.parquet"
     told = CliRunner().invoke(app, ["score", str(tiny_run), str(path), "-o", str(out), "--prefer", "click=1"])
     assert told.exit_code == 0 and "5 pairs scored" in told.output and pq.read_table(out).num_rows == 5
+    new = ["export", str(tiny_run), "-o", str(tmp_path / "encoder"), "--format", "sentence-transformers"]
+    told = CliRunner().invoke(app, new)
+    assert told.exit_code == 0 and "model.safetensors" in told.output and (tmp_path / "encoder/modules.json").is_file()
     for changes, wanted in (
         (["--format", "onnx"], "--format onnx: there are stablehlo, sentence-transformers"),
         (["--format", "sentence-transformers", "--int8"], "--int8 is for --format stablehlo"),
