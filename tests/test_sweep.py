@@ -5,16 +5,18 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 import mobjrec
-from mobjrec import chart, checkpoint, cli, record, report, show, sweep, swept, together, train
+from mobjrec import chart, checkpoint, cli, record, report, show, sweep, swept, together, train, weightings
 from mobjrec.config import load as as_written
 from mobjrec.defaults import load, parse
 from mobjrec.errors import RunFolderError, Stopped, UserError
 from mobjrec.parts import assemble
+from mobjrec.types import Signals
 
 TINY = Path(__file__).parent / "tiny.yaml"
 IDS = "model={use: ranker, user: {ids: [user]}, item: {ids: [item]}, width: 16, scorer: {use: mlp, layers: [16]}}"
@@ -225,6 +227,24 @@ def test_a_preference_stands_in_the_weighting_however_deep():
         "use": "epo", "preference": {"a": 1}, "tolerance": 1.0
     }  # fmt: skip
     assert sweep.at({"use": "famo", "rate": 1.0}, {"a": 1}) is None
+
+
+def test_epo_follows_a_lone_preference_and_leaves_out_what_nobody_wants():
+    random = np.random.default_rng(0).normal(size=(3, 5))
+    count, zero = np.array([1.3, 0.7, 0.9], np.float32), jnp.int32(0)
+    gram = jnp.asarray(random @ random.T, jnp.float32)
+
+    def weights(wish, present=(True, True, True)):
+        signals = Signals(
+            jnp.asarray(count), jnp.asarray(present), gram, jnp.asarray(wish), zero, zero, jax.random.key(0)
+        )
+        method = weightings.epo()
+        return np.asarray(method.update(signals, method.init(3))[0])
+
+    np.testing.assert_allclose(weights([0.0, 0.0, 1.0]), [0, 0, 1], atol=1e-5)
+    two = weights([0.3, 0.0, 0.7])
+    assert two[1] == 0 and two.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(two, weights([0.3, 0.2, 0.7], (True, False, True)), atol=1e-5)
 
 
 # Two columns, by hand: runs at (0, 0), units of 10 and 1.

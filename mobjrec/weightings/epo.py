@@ -16,14 +16,18 @@ def epo(preference: PerObjective = (), tolerance: float = 1e-4) -> Weighting:
     program of balance: the weights, of the sum 1, whose direction evens them out the most while no objective that this
     lets rise rises more than it must, and the worst never; then the one of descent, where none rises and all fall the
     most together. The official code's two programs, solved to rounding; where a program has no solution, `mgda`'s
-    weights. Needs losses above 0. Invariant to a factor on all losses. Breaks where the ray misses the front, and far
+    weights. An objective of preference 0 is left out: no ray says where it should end. Needs losses above 0. Invariant to a
+    factor on all losses. Breaks where the ray misses the front, and far
     off the ray: where one objective dominates, the balance undoes each step. ValueError unless preferences are one an
     objective, finite, not negative nor all 0, and 0 < tolerance < inf.
     """
     check_rate("tolerance", tolerance)
 
     def solve(signals: Signals) -> Solution:
-        return epo_weights(signals.gram, signals.present, signals.losses, shares(preference, signals), tolerance)
+        wish = shares(preference, signals)
+        there = signals.present & (wish > 0)
+        gram = jnp.where(there[:, None] & there[None, :], signals.gram, 0.0)
+        return epo_weights(gram, there, jnp.where(there, signals.losses, 1.0), wish, tolerance)
 
     return solving(solve, preferring(preference), needs_positive=True)
 
