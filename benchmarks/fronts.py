@@ -8,7 +8,7 @@ Rows are appended to results/fronts.jsonl; `--render` reads that file alone, the
 
 Toy: 60 items, 6 features, one linear score for clicks (log loss) and satisfaction (squares), both strictly convex, so that the
 front is traced by Newton to 1e-12. Plain descent in 64 bits, weights divided by the sum of their sizes, the rate falling to 0;
-from 0 and 7 drawn starts. Corpus: ids and a history of clicks, no text; one program trains all conflicts and seeds of a member.
+from 0 and 7 drawn starts. Corpus: ids and a history of clicks, no text; one program for all runs of a member.
 Orderings of 11 preferences are measured on test lists by both objectives' NDCG, in units of (value - random order) / (own
 single-objective run - random order). The row `equal` is the plain model of several heads, mixed when asked.
 """
@@ -196,7 +196,9 @@ def trainer(parts: Parts, weighting: Weighting) -> Callable[[TrainState, Tree], 
         held, weights = jax.lax.scan(turn, held, given)
         return held, jnp.mean(weights, axis=0)
 
-    return jax.jit(jax.vmap(jax.vmap(whole, in_axes=(0, None))))
+    # One after the other: under vmap the step of `mgda` ended jaxlib's threads on CPU (a segmentation fault, twice in two).
+    each = lambda held, given: jax.lax.map(lambda one: whole(one, given), held)
+    return jax.jit(lambda held, given: jax.lax.map(lambda one: each(*one), (held, given)))
 
 
 def corpus(names: list[str], conflicts: list[str], seeds: int) -> Iterator[dict[str, Any]]:
