@@ -12,6 +12,7 @@ import numpy as np
 
 from mobjrec.config import Config
 from mobjrec.metrics.keys import keyed
+from mobjrec.pareto import shortest
 from mobjrec.types import Objective
 
 # Below this cosine two gradients are said to conflict; rounding alone gives values around 0.
@@ -57,34 +58,11 @@ def numbers(names: Sequence[str], logs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def min_norm(gram: np.ndarray) -> float:
-    """The length of the shortest vector in the hull of rows with this Gram matrix [K, K]; NaN where that is not finite.
-
-    By the least squares min_(v >= 0) v G v + (1 - sum v)^2, whose solution over its sum is that point. Lawson & Hanson 1974,
-    chapter 23.
-    """
+    """The length of the shortest vector in the hull of rows with this Gram matrix [K, K]; NaN where that is not finite."""
     if not len(gram) or not np.isfinite(gram).all():
         return math.nan
-    count, scale = len(gram), max(float(np.diagonal(gram).max()), np.finfo(np.float32).tiny)
-    # The diagonal's last term tells rows apart that are the same.
-    matrix = gram / np.float64(scale) + 1.0 + 1e-12 * np.eye(count)
-    point, inside = np.zeros(count), np.zeros(count, bool)
-    for _ in range(3 * count):
-        slope = 1.0 - matrix @ point
-        slope[inside] = 0.0
-        if slope.max() <= 1e-9:
-            break
-        inside[slope.argmax()] = True
-        while True:
-            best = np.zeros(count)
-            best[inside] = np.linalg.solve(matrix[inside][:, inside], np.ones(np.count_nonzero(inside)))
-            if (best >= 0).all():
-                point = best
-                break
-            falls = best < 0
-            room = np.where(falls, point / np.where(falls, point - best, 1.0), np.inf)
-            inside &= room > room.min()
-            point = np.where(inside, point + room.min() * (best - point), 0.0)
-    point /= point.sum()
+    scale = max(float(np.diagonal(gram).max()), np.finfo(np.float32).tiny)
+    point = shortest(gram / np.float64(scale))
     return math.sqrt(max(point @ gram @ point, 0.0))
 
 

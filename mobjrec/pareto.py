@@ -146,12 +146,15 @@ def stationarity(gram: np.ndarray) -> float:
         return 0.0
     lengths = np.sqrt(squares)
     cosines = gram / lengths[:, None] / lengths[None, :]
-    weights = _shortest(cosines)
+    weights = shortest(cosines)
     return float(np.sqrt(min(max(weights @ cosines @ weights, 0.0), 1.0)))
 
 
-def _shortest(gram: np.ndarray) -> np.ndarray:
-    """Weights [K] >= 0 of the sum 1 of the shortest combination: v / sum v of the least |J v|^2 + (sum v - 1)^2."""
+def shortest(gram: np.ndarray) -> np.ndarray:
+    """Weights [K] >= 0 of the sum 1 whose combination of gradients is the shortest. gram: [K, K], finite, of size about 1.
+
+    v / sum v of the least |J v|^2 + (sum v - 1)^2, v >= 0: Lawson & Hanson 1974, chapter 23.
+    """
     matrix, point, inside = gram + 1.0, np.zeros(len(gram)), np.zeros(len(gram), bool)
     for _ in range(10 * len(gram)):
         slope = 1.0 - matrix @ point
