@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -115,7 +116,7 @@ def measure(
     """
     own = labels_measured(parts)
     gains = gains_of(parts)
-    per_list = {gain: jax.jit(_per_list(names or parts.config.evaluate.metrics, gain)) for gain in set(gains.values())}
+    per_list = {gain: _per_list(tuple(names or parts.config.evaluate.metrics), gain) for gain in set(gains.values())}
     pools = {(name, metric): (made, made.init()) for name in own for metric, made in _pooled(parts, name).items()}
     kinds = {"": lambda block: block.drawn.where} | (_segments(parts, lists) if segments else {})
     columns: dict[str, list[np.ndarray]] = {}
@@ -303,9 +304,10 @@ def label_of(key: str) -> tuple[str, str]:
     return label, bracket + kind
 
 
+@cache
 def _per_list(names: tuple[str, ...], gain: str) -> Callable[..., dict[str, Any]]:
-    made = {name: metric_room.named(name, gain) for name in names}
-    return lambda scores, labels, where: {name: metric(scores, labels, where=where) for name, metric in made.items()}
+    # Kept: compiled anew in every evaluation it took most of one.
+    return jax.jit(lambda s, y, where: {name: metric_room.named(name, gain)(s, y, where=where) for name in names})
 
 
 def _pooled(parts: Parts, name: str) -> dict[str, Any]:
