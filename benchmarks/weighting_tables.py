@@ -46,7 +46,12 @@ def table(name: str, runs: dict[tuple[str, str, int], dict]) -> tuple[list[str],
         return Row(
             np.array([np.diag(one) for one in ordered.values()]),
             np.array([gain(run, "test", seed) for seed, run in of.items()]),
-            np.array([fronts.reached(one[count : count + 1], random, best) for one in ordered.values()]),
+            np.array(
+                [
+                    fronts.reached(one[count : count + 1], random, best) if len(one) > count else np.nan
+                    for one in ordered.values()
+                ]
+            ),
             np.array([fronts.reached(one, random, best) for one in ordered.values()]),
             float(np.median([run["cpu"] for run in of.values()])),
         )
@@ -56,11 +61,7 @@ def table(name: str, runs: dict[tuple[str, str, int], dict]) -> tuple[list[str],
         seed: {"test": [a[k]["test"][k] for k in range(count)], "cpu": sum(run["cpu"] for run in a)}
         for seed, a in alone.items()
     }
-    found = {
-        "single-objective runs, one each": row(
-            {s: {**c, "test": [*c["test"], [0.0] * count]} for s, c in corners.items()}
-        )
-    }
+    found = {"single-objective runs, one each": row(corners)}
     for member in MEMBERS:
         of = {seed: runs[(name, member, seed)] for seed in alone if (name, member, seed) in runs}
         if of:
@@ -112,6 +113,8 @@ def rendered() -> str:
 
 def spread(values: np.ndarray, digits: int = 3) -> str:
     """Mean and deviation over seeds."""
+    if np.isnan(values).any():
+        return "–"
     mean = f"{values.mean():.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
 
