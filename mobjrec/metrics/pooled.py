@@ -121,12 +121,12 @@ def pairs_in_order(scores: np.ndarray, relevant: np.ndarray) -> float:
     """
     # Else numpy sorts it above all others.
     scores = np.where(np.isnan(scores), -np.inf, scores)
-    positives, others = int(relevant.sum()), int((~relevant).sum())
-    if not positives or not others:
+    positives, others = scores[relevant], np.sort(scores[~relevant])
+    if not len(positives) or not len(others):
         return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts - 1) / 2.0
-    return float((middle[inverse][relevant].sum() - positives * (positives + 1) / 2) / (positives * others))
+    # A plain sort of one kind: several times as fast as the ranks of all.
+    lower, level = (int(np.searchsorted(others, positives, side).sum()) for side in ("left", "right"))
+    return (lower + level) / 2 / (len(positives) * len(others))
 
 
 def _stepwise(scores: np.ndarray, relevant: np.ndarray) -> float:
