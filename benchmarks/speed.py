@@ -1,13 +1,14 @@
 """What each piece of work takes, ours and others' in turns, once their first losses are equal; the goals beside it.
 
-    python benchmarks/speed.py                       # every row: some hours on 2 cores
+    python benchmarks/speed.py                       # every row: about two hours on 2 cores
     python benchmarks/speed.py --only fine-tuning    # the rows whose name holds this
     python benchmarks/speed.py --render              # the table, of what was measured last
     python benchmarks/speed.py --tiny --rounds 1     # whether all of it runs, in minutes; nothing is written
 
 Peers run in environments of their own, made once from benchmarks/peers/*.txt under `--peers`. Each worker is a process that
 waits while another works. Rates are ours over theirs, above 1 being faster: the median over the rounds and their range, by
-the wall and by the time of all cores. Rows are appended to results/speed.jsonl.
+the wall and by the time of all cores. Rows are appended to results/speed.jsonl. What a weighting costs beside TorchJD is
+benchmarks/weighting_cost.py's.
 """
 
 import argparse

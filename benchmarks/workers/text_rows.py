@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from small import slice_of
-from turns import Run, Task, asked, compared, ended, equal, in_turns, ratio, started
+from turns import Run, Task, asked, compared, ended, equal, in_turns, rate, ratio, started
 
 LIMIT = 12.0  # GiB that a batch may take
 FACTORS = "adamw, learning_rate: 2e-5, weight_decay: 0.0, clip: null"
@@ -208,16 +208,14 @@ def cached(run: Run) -> list[dict]:
         name: ours(run, "ranklens", ranklens(run, train=how, **{"batch.lists": lists}), steps=steps)
         for name, (how, steps) in kinds.items()
     }
-    said, found = in_turns(tasks, run)
-    equal(said, list(kinds))
+    said, found = in_turns(tasks, run, lambda said: equal(said, list(kinds)))
     rows = []
     for name, what, goal in (
         ("last two layers", "last two layers trained over cached lower ones ÷ training all", "≥ 2.5"),
         ("none", "frozen encoder, stored vectors ÷ training all", "≥ 30"),
     ):
-        rates = {who: [one["count"] / one["wall"] for one in found[who]] for who in (name, "all")}
         row = {"what": what, "goal": goal, "ratio": ratio(found[name], found["all"])}
-        row |= {"ours": f"{np.median(rates[name]):.3g} /s", "theirs": f"{np.median(rates['all']):.3g} /s"}
+        row |= {"ours": rate(found[name]), "theirs": rate(found["all"])}
         rows.append(row | {"loss": {who: one["loss"] for who, one in said.items()}, "raw": found})
     return rows
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,12 +95,18 @@ def ended(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def in_turns(tasks: Mapping[str, Task], run: Run) -> tuple[dict[str, dict], dict[str, list[dict]]]:
-    """({who: what it said when ready}, {who: [rounds] its answers}): each round another begins."""
+def in_turns(
+    tasks: Mapping[str, Task], run: Run, check: Callable[[dict[str, dict]], object] = lambda said: None
+) -> tuple[dict[str, dict], dict[str, list[dict]]]:
+    """({who: what it said when ready}, {who: [rounds] its answers}): each round another begins.
+
+    check: of what they said, before anything is timed
+    """
     workers, said = {}, {}
     for who, task in tasks.items():
         workers[who], said[who] = started(task, run)
         print(f"{who}: ready", {k: v for k, v in said[who].items() if k != "versions"}, file=sys.stderr, flush=True)
+    check(said)
     found: dict[str, list[dict]] = {who: [] for who in tasks}
     for number in range(run.rounds):
         for who in np.roll(list(workers), number).tolist():
@@ -124,6 +130,11 @@ def rates(answers: list[dict], how: str) -> np.ndarray:
     return np.array([one["count"] / one[how] for one in answers])
 
 
+def rate(answers: list[dict], unit: str = "/s") -> str:
+    """The median rate by the wall, in three digits."""
+    return f"{float(format(np.median(rates(answers, 'wall')), '.3g')):,g} {unit}"
+
+
 def ratio(mine: list[dict], theirs: list[dict]) -> dict[str, list[float]]:
     """{"wall", "cores": [median, least, most] of ours over theirs, round by round}."""
     found = {}
@@ -140,9 +151,10 @@ def compared(
 
     pairs: {other: goal} in place of `goal` for all   checked: those whose first loss must equal the first one's (all)
     """
-    said, found = in_turns(tasks, run)
     mine, *others = tasks
-    apart = equal(said, [mine, *(others if checked is None else checked)]) if checked != [] else None
+    names = [mine, *(others if checked is None else checked)]
+    said, found = in_turns(tasks, run, lambda said: equal(said, names) if len(names) > 1 else None)
+    apart = equal(said, names) if len(names) > 1 else None
     rows = []
     for other in others:
         row = {
@@ -150,10 +162,7 @@ def compared(
             "goal": (pairs or {}).get(other, goal),
             "ratio": ratio(found[mine], found[other]),
         }
-        row |= {
-            side: f"{float(np.median(rates(found[who], 'wall'))):.3g} {unit}"
-            for side, who in (("ours", mine), ("theirs", other))
-        }
+        row |= {"ours": rate(found[mine], unit), "theirs": rate(found[other], unit)}
         row |= {"apart": apart, "loss": {who: said[who].get("loss") for who in (mine, other)}, "rounds": run.rounds}
         row |= {"versions": {who: said[who].get("versions") for who in (mine, other)}}
         row |= {"raw": {who: found[who] for who in (mine, other)}}
