@@ -242,8 +242,8 @@ MUTANTS = [
     Mutant(
         "a tie counts as won",
         "metrics/pooled.py",
-        "middle = np.cumsum(counts) - (counts - 1) / 2.0",
-        "middle = np.cumsum(counts)",
+        "return (lower + level) / 2 / (",
+        "return level / (",
         "metrics/test_pooled.py",
     ),
     Mutant(
@@ -277,8 +277,8 @@ MUTANTS = [
     Mutant(
         "this split's items are negatives",
         "data/candidates.py",
-        "split[span] <= until]",
-        "split[span] < until]",
+        "kept = split[place] <= until",
+        "kept = split[place] < until",
         "data/test_candidates.py",
     ),
     Mutant(

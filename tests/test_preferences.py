@@ -98,6 +98,7 @@ def rows(folder):
     return [row for row in found if row["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_draws_the_same_preferences_and_ends_at_the_same_bits(
     whole, tiny_cache, tmp_path, monkeypatch
 ):
@@ -121,6 +122,7 @@ def test_a_run_that_was_stopped_draws_the_same_preferences_and_ends_at_the_same_
     assert drawn[0] == drawn[1] and len(set(drawn[0])) == 8
 
 
+@pytest.mark.slow
 def test_eight_devices_draw_what_one_draws(whole, tiny_cache, tmp_path):
     train.run(parse(told(parallel={"devices": 8})), tmp_path / "run", tiny_cache, quiet=True)
     for one, other in zip(leaves(tmp_path / "run", tiny_cache), leaves(whole, tiny_cache), strict=True):

@@ -337,6 +337,7 @@ def chain(weighting, how, gram_at, some=OBJECTIVES, steps=3):
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "gram_at"), [
     ("shard_map", "embeddings"),
     pytest.param("shard_map", "parameters", marks=pytest.mark.slow),

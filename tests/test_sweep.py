@@ -123,6 +123,7 @@ def test_a_sweep_that_is_over_is_read_and_another_one_is_not_mixed_with_it(
         sweep.run(as_written(folder / "p00/config.yaml"), folder / "p00", tiny_cache, WISHES, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_to_the_same_runs(config, folder, found, tiny_cache, tmp_path, monkeypatch):
     step_of = together.passed
 

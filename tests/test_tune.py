@@ -69,6 +69,7 @@ def test_the_front_and_the_best_are_of_what_was_measured(tmp_path, monkeypatch):
     assert best["folder"] == one["best"] and best["utility"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_search_that_was_interrupted_makes_that_trial_again_and_proposes_the_same(tmp_path, monkeypatch):
     whole = Played()
     wanted = search(tmp_path / "whole", monkeypatch, whole, 13, prune=False)

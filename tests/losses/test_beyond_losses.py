@@ -52,6 +52,7 @@ def test_similarity_is_that_of_a_slow_loop():
         np.testing.assert_allclose(found, [*wanted, 0.0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_sharp_cut_is_half_of_what_the_metric_lacks_to_full_diversity():
     where = np.ones_like(WHERE)
     found = losses.similarity_on_top(SCORES, VECTORS, where=where, k=3, temperature=1e-3)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mobjrec.metrics import named
 from mobjrec.metrics import ranked as room
@@ -32,6 +33,7 @@ def test_the_highest_are_the_first_of_the_order():
     np.testing.assert_array_equal(np.where(there, found, -1), np.where(there, whole, -1))
 
 
+@pytest.mark.slow
 def test_metrics_of_the_first_k_are_those_of_the_sorted_list(monkeypatch):
     scores, labels, where = lists(24)
     made = [named(f"{name}@{K}") for name in METRICS]
