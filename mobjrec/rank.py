@@ -21,7 +21,7 @@ from mobjrec.errors import RunFolderError, UserError
 from mobjrec.frozen import with_store
 from mobjrec.inference import Users, encoded, gathered, wished
 from mobjrec.parts import Parts, assemble
-from mobjrec.resume import content, result, sealed, unchanged
+from mobjrec.resume import content, many, result, sealed, unchanged
 from mobjrec.told import checked_preference, formed, shown, someone, told_items, told_texts
 from mobjrec.types import Table, Tree
 
@@ -295,8 +295,7 @@ def load(folder: Path | str, cache: Path | None = None) -> Trained:
     like = jax.eval_shape(parts.first_state)
     found = sealed(folder, {"params": like.params, "memory": like.memory})
     if found is None:
-        many = (folder / "preferences.json").is_file() and f"is a sweep; take one of its runs, such as {folder}/p00"
-        raise RunFolderError(f"{folder} {many or 'has no sealed checkpoint yet; train it first'}")
+        raise RunFolderError(f"{folder} {many(folder) or 'has no sealed checkpoint yet; train it first'}")
     tree, seal = found
     parts = with_store(parts, tree["params"])
     over = result(folder)

@@ -34,6 +34,8 @@ HARMLESS = (
     "steps",
     "data.path",
 )
+# What marks a folder of many runs, what it is, and its first run.
+MANY = {"preferences.json": ("sweep", "p00"), "search.json": ("search", "trial-000")}
 
 
 def changes(previous: str | None, config: Config) -> dict[str, tuple[Any, Any]]:
@@ -79,6 +81,12 @@ def check(
             + "\nuse another folder (--run) or that config; --override-resume KEY goes on with a key that differs"
         )
     return overridden
+
+
+def many(folder: Path) -> str:
+    """What is to be said of a folder of many runs, "is a sweep; take one of its runs, such as ..."; "" of one run's."""
+    found = next((words for name, words in MANY.items() if (folder / name).is_file()), None)
+    return f"is a {found[0]}; take one of its runs, such as {folder / found[1]}" if found else ""
 
 
 def goes_on(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:

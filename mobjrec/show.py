@@ -55,6 +55,8 @@ def stands(folder: Path, status: Status, over: dict[str, Any] | None) -> str:
     """A sentence on how the run stands."""
     if (folder / "preferences.json").is_file() and not status.running:
         return f"{folder}: a sweep that is not over; the same `mobjrec sweep` goes on with it"
+    if (folder / "search.json").is_file() and not status.running:
+        return f"{folder}: a search; the same `mobjrec tune` shows what it found, or goes on with it"
     if status.running:
         return f"{folder}: at step {status.step}, process {status.pid} on {status.host} trains it"
     if over:

@@ -64,14 +64,10 @@ def run(
     about = {"space": spaces.written(space), "metrics": list(metrics), "seed": seed}
     with record.open(folder, dump(config)) as log:
         resume.check(log.previous, config, log.folder)
+        # Before `start`, which would cut the record of a run that is no search.
+        remembered(log, about)
         log.start(0)
-        remembered(log.folder, about)
-        study = optuna.create_study(
-            storage=f"sqlite:///{log.folder.resolve() / 'study.db'}",
-            study_name="tune",
-            load_if_exists=True,
-            directions=["maximize"] * len(metrics),
-        )
+        study = kept_study(optuna, log.folder, len(metrics))
         redo(optuna, study)
         kinds = {key: distribution(optuna, one) for key, one in space.items()}
         while (number := len(over(study))) < trials:
@@ -130,18 +126,37 @@ def check(config: Config, metrics: Sequence[str], trials: int) -> None:
         raise UserError(f"--metrics {','.join(metrics)}: one is given twice; keep one")
 
 
-def remembered(folder: Path, about: Mapping[str, Any]) -> None:
-    """Keep what the search is, RunFolderError where the folder's is another one."""
-    path = folder / "search.json"
+def remembered(log: record.Record, about: Mapping[str, Any]) -> None:
+    """Keep what the search is, RunFolderError where the folder's is another one, or no search."""
+    folder, path = log.folder, log.folder / "search.json"
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(f"{path} is damaged; put it back, or search into another folder (--run)") from error
         for key, value in about.items():
             if before.get(key) != value:
                 raise RunFolderError(
                     f"{folder} holds a search with another {key}: {json.dumps(before.get(key))} there, "
                     f"{json.dumps(value)} now; use another folder (--run)"
                 )
+    elif log.previous is not None:
+        raise RunFolderError(f"{folder} holds a run that is no search; name another folder (--run)")
     path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def kept_study(optuna: Any, folder: Path, count: int) -> Any:
+    """The folder's study of so many metrics, made where there is none. RunFolderError where its file is damaged."""
+    path, directions = folder / "study.db", ["maximize"] * count
+    try:
+        return optuna.create_study(
+            storage=f"sqlite:///{path.resolve()}", study_name="tune", load_if_exists=True, directions=directions
+        )
+    # Whatever the library below Optuna raises.
+    except Exception as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); put it back, or search into another folder (--run)"
+        ) from error
 
 
 def redo(optuna: Any, study: Any) -> None:

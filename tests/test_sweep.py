@@ -119,6 +119,8 @@ def test_a_sweep_that_is_over_is_read_and_another_one_is_not_mixed_with_it(
         sweep.run(config, folder, tiny_cache, WISHES[::-1], metrics=METRICS, quiet=True)
     with pytest.raises(RunFolderError, match="seed: 0 there, 1 now"):
         sweep.run(settings("seed=1"), folder, tiny_cache, WISHES, metrics=METRICS, quiet=True)
+    with pytest.raises(RunFolderError, match=r"is a sweep; take one of its runs, .* or train into another folder"):
+        train.run(config, folder, tiny_cache, quiet=True)
     with pytest.raises(RunFolderError, match="holds a run that is no sweep"):
         sweep.run(as_written(folder / "p00/config.yaml"), folder / "p00", tiny_cache, WISHES, quiet=True)
 

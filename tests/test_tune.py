@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from mobjrec import record, show, tune
 from mobjrec import space as spaces
-from mobjrec import tune
 from mobjrec.cli import app
 from mobjrec.config import dump
 from mobjrec.defaults import load
@@ -136,6 +136,34 @@ def test_another_space_metric_seed_or_config_is_another_search(tmp_path, monkeyp
             search(tmp_path, monkeypatch, Played(), 1, **given)
     with pytest.raises(RunFolderError, match="holds a run with another config"):
         tune.run(load(Path(__file__).parent / "tiny.yaml", [*CHANGES, "model.width=8"]), tmp_path, tmp_path, 1)
+
+
+def test_a_folder_that_holds_no_search_or_a_damaged_one_is_left_as_it_is(tmp_path, monkeypatch):
+    config = tune.asked(CONFIG, {})[0]
+    with record.open(tmp_path / "run", dump(config)) as log:
+        log.start(0)
+        log.write(1, "train", {"loss/click": 1.0})
+        log.finish({"steps": 1})
+    with pytest.raises(RunFolderError, match=r"run holds a run that is no search; name another folder \(--run\)"):
+        search(tmp_path / "run", monkeypatch, Played(), 1)
+    assert (tmp_path / "run/result.json").is_file() and len(list(record.rows(tmp_path / "run"))) == 1
+    for file, said in (
+        ("search.json", "search.json is damaged"),
+        ("study.db", "study.db cannot be read .*not a database"),
+    ):
+        search(tmp_path / file, monkeypatch, Played(), 1)
+        (tmp_path / file / file).write_text("{ no" * 9)
+        with pytest.raises(RunFolderError, match=said):
+            search(tmp_path / file, monkeypatch, Played(), 1)
+
+
+def test_a_search_is_not_taken_for_a_run(tmp_path, monkeypatch):
+    trained = tune.train.run
+    search(tmp_path, monkeypatch, Played(), 1)
+    assert "a search; the same `mobjrec tune`" in show.stands(tmp_path, record.state(tmp_path), None)
+    said = r"is a search; take one of its runs, such as .*trial-000, or train into another folder \(--run\)"
+    with pytest.raises(RunFolderError, match=said):
+        trained(CONFIG, tmp_path, tmp_path / "cache", quiet=True)
 
 
 def test_the_default_space_is_static_weights_and_the_rate():
