@@ -34,7 +34,7 @@ from mobjrec.metrics.pooled import pairs_in_order
 from mobjrec.parts import Parts, assemble, shares_candidates, sizes_of
 from mobjrec.shipped import config as shipped
 from mobjrec.step import Setting, make_step
-from mobjrec.types import Array, Tree, Weighting
+from mobjrec.types import Array, Signals, Tree, Weighting
 
 RESULTS = Path(__file__).parent / "results" / "weightings.jsonl"
 SPLITS = ("valid", "test")
@@ -107,7 +107,7 @@ def preferences(count: int) -> np.ndarray:
 def fixed(count: int) -> Weighting:
     """Weights that are the state: any fixed ones with one program."""
 
-    def update(signals: weightings.static, now: Array) -> tuple[Array, Array]:
+    def update(signals: Signals, now: Array) -> tuple[Array, Array]:
         return jnp.where(signals.present, now, 0.0), now
 
     return Weighting(lambda _: jnp.ones(count), update)
