@@ -50,6 +50,8 @@ def told(texts: Iterable[str]) -> dict[str, Range | Choice]:
 
 def from_file(path: Path) -> dict[str, Range | Choice]:
     """The space in a YAML file, {KEY: LOW..HIGH[:log]} or {KEY: [A, B, C]}. UserError names what is wrong."""
+    if not path.is_file():
+        raise UserError(f"--space {path}: there is no such file")
     value, places, problems = read(file_text(path), str(path))
     if problems:
         raise report(problems, places)

@@ -228,6 +228,11 @@ def test_files_that_hold_no_space(text, said, tmp_path):
     assert said in str(error.value)
 
 
+def test_a_space_that_is_not_there_is_not_called_a_config(tmp_path):
+    with pytest.raises(UserError, match=r"^--space .*absent\.yaml: there is no such file$"):
+        spaces.from_file(tmp_path / "absent.yaml")
+
+
 def test_metrics_and_numbers_that_are_none(tmp_path, monkeypatch):
     for given, said in (
         ({"metrics": ["click/ndcg@50"]}, "--metrics: click/ndcg@50 is not measured; did you mean"),
