@@ -107,6 +107,7 @@ def test_a_printed_config_prints_itself(call, tmp_path):
     assert call("config", tmp_path / "whole.yaml")[:2] == (0, out)
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_no_run_folder(call, tmp_path):
     changes = ["model.user={ids: [user]}", "weighting={use: equal}"]
     code, out, _ = call("train", TINY, *changes, "--dry-run", "--run", tmp_path / "none")

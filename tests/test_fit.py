@@ -142,6 +142,7 @@ def test_frames_of_any_kind_are_written_alike(frames, tmp_path):
         pd.testing.assert_frame_equal(found[table.schema.names], events)
 
 
+@pytest.mark.slow
 def test_what_the_readme_calls_works(tmp_path, monkeypatch):
     """Two frames in place of two of the example's three tables, with a lighter model than the example's."""
     monkeypatch.chdir(tmp_path)

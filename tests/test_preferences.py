@@ -136,6 +136,7 @@ def trained(tmp_path_factory, tiny_cache):
     return mobjrec.load(folder, tiny_cache)
 
 
+@pytest.mark.slow
 def test_the_request_s_preference_reaches_scorer_and_mixture(trained):
     rows = trained.rank(user="u3", top=5, prefer={"click": 3, "satisfaction": 1})
     items = [row["item"] for row in rows]

@@ -34,6 +34,7 @@ def mean_losses(parts, params, memory, batch):
     return jax.vmap(one, axis_name="data")(jax.tree.map(lambda leaf: leaf[None], batch))[0]
 
 
+@pytest.mark.slow
 def test_the_gram_matrix_is_that_of_the_mean_losses_over_all_lists(tiny_trained, found):
     parts, lists = tiny_trained.parts, tiny_trained.parts.dataset.valid
     rows = np.arange(len(lists.user))

@@ -355,6 +355,7 @@ def test_steps_that_are_not_due_compare_nothing_and_end_where_comparing_does(how
         assert_gradients_close(gradient(found), gradient(wanted), 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gram_at", "wanted"), [
     ("embeddings", [4, 1, 4]),
     pytest.param("parameters", [3, 1, 3], marks=pytest.mark.slow),
