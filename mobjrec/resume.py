@@ -89,6 +89,13 @@ def many(folder: Path) -> str:
     return f"is a {found[0]}; take one of its runs, such as {folder / found[1]}" if found else ""
 
 
+def alone(folder: Path) -> Path:
+    """The folder. RunFolderError where it is one of many runs."""
+    if said := many(folder):
+        raise RunFolderError(f"{folder} {said}, or train into another folder (--run)")
+    return folder
+
+
 def goes_on(differing: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """One sentence on the keys that differ from the run so far, or none."""
     keys = [f"{key}={now} (was {there})" for key, (there, now) in differing.items()]

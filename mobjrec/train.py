@@ -16,7 +16,7 @@ from mobjrec.config import Config, Every, Pace, dump, plain
 from mobjrec.data.loading import Loaded, batches
 from mobjrec.data.sizes import Size
 from mobjrec.defaults import compared_at, settled
-from mobjrec.errors import NumericError, RunFolderError, Stopped
+from mobjrec.errors import NumericError, Stopped
 from mobjrec.frozen import with_store
 from mobjrec.link import Link
 from mobjrec.optimizers import averaged
@@ -52,9 +52,7 @@ def run(
     """
     config, link = settled(config), link or Link()
     with link, record.open(folder, dump(config)) as log, stopping(at_once=True):
-        if several := resume.many(log.folder):
-            raise RunFolderError(f"{folder} {several}, or train into another folder (--run)")
-        overridden = resume.check(log.previous, config, folder, accepted)
+        overridden = resume.check(log.previous, config, resume.alone(log.folder), accepted)
         # A run that is over, told to go on with another key, is chosen from and evaluated anew.
         done = None if overridden else resume.finished(log.previous, config, folder)
         began = time.monotonic()
