@@ -176,35 +176,13 @@ def affine_point(rows: Unit, inside: Array) -> Array:
     border = jnp.where(inside, rows.price, 0.0)
     system = jnp.block([[matrix, border[:, None]], [border[None, :], jnp.zeros((1, 1), rows.price.dtype)]])
     right = jnp.zeros(count + 1, rows.price.dtype).at[count].set(1.0)
-    return jnp.where(inside, solved(system, right)[:count], 0.0)
+    return jnp.where(inside, jnp.linalg.solve(system, right)[:count], 0.0)
 
 
 def bounded(cosines: Array, inside: Array) -> Array:
     """The cosines of the rows inside; an identity for the others."""
     both = inside[:, None] & inside[None, :]
     return jnp.where(both, cosines, 0.0) + jnp.diag(jnp.where(inside, 0.0, 1.0))
-
-
-def solved(matrix: Array, right: Array) -> Array:
-    """x [N] of matrix @ x = right, [N, N] of any sign: Gauss and Jordan with pivots, and one step of refinement.
-
-    In place of LAPACK, which under vmap, inside training on CPU, has ended the process (jax 0.10.2).
-    """
-    count = len(matrix)
-
-    def turn(at: tuple[Array, Array], column: Array) -> tuple[tuple[Array, Array], Array]:
-        table, free = at
-        row = jnp.argmax(jnp.where(free, jnp.abs(table[:, column]), -1.0))
-        own = jnp.arange(count) == row
-        lead = table[row] / table[row, column]
-        table = jnp.where(own[:, None], lead[None, :], table - table[:, column, None] * lead[None, :])
-        return (table, free & ~own), row
-
-    start = jnp.concatenate([matrix, jnp.eye(count, dtype=matrix.dtype)], axis=1), jnp.ones(count, bool)
-    (table, _), rows = jax.lax.scan(turn, start, jnp.arange(count))
-    inverse = table[rows, count:]
-    first = inverse @ right
-    return first + inverse @ (right - matrix @ first)
 
 
 def eliminated(matrix: Array, right: Array) -> Array:
