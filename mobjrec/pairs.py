@@ -26,6 +26,8 @@ def scored(trained: Trained, path: Path, out: Path, prefer: dict[str, float] | N
     prefer = checked_preference(trained.parts, prefer)
     new = (*trained.parts.objectives, "utility")
     file = _opened(path, new)
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     names = [*file.schema_arrow, *(pa.field(name, pa.float32()) for name in new)]
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     done = 0

@@ -65,6 +65,8 @@ def test_other_files_and_columns_by_other_names_are_told(tiny_trained, tmp_path)
     pq.write_table(pa.table({"who": ["u3"], "item": ["i2"]}), tmp_path / "q.parquet")
     with pytest.raises(UserError, match=r"q\.parquet has no column user; it has who, item: name them user and item"):
         pairs.scored(tiny_trained, tmp_path / "q.parquet", tmp_path / "out")
+    with pytest.raises(UserError, match=r"out\.parquet: there is no folder .*absent; make it first"):
+        pairs.scored(tiny_trained, written(tmp_path / "p.parquet"), tmp_path / "absent" / "out.parquet")
 
 
 def test_the_commands(tiny_run, tiny_cache, tmp_path, monkeypatch):
