@@ -301,7 +301,9 @@ def table(found: Mapping[str, Any], folder: Path) -> Group:
     ]
     if found["best"]:
         best = folder / found["best"]
-        lines += [f"best: {found['best']}", f"  mobjrec eval {best}", f"  mobjrec train {best / 'config.yaml'} seed=1"]
+        # With a folder: by the name of its file every such run would be `runs/config`.
+        again = f"  mobjrec train {best / 'config.yaml'} seed=1 --run {folder}-seed1"
+        lines += [f"best: {found['best']}", f"  mobjrec eval {best}", again]
     else:
         lines += [f"no trial ran to its end: {row['folder']}: {row['why']}" for row in found["trials"][-1:]]
     return Group(grid, Text("\n".join(lines)))

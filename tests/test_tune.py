@@ -268,7 +268,7 @@ def test_the_command_shows_the_front_and_what_to_do_with_the_best(tmp_path, monk
     assert done.exit_code == 0, done.output
     best = json.loads((tmp_path / "trials.json").read_text())["best"]
     for said in ("trial-000: ", "trial-001: ", "failed: nan", "4 trials, 0 ended early, 1 failed", f"best: {best}",
-                 f"mobjrec eval {tmp_path / best}"):  # fmt: skip
+                 f"mobjrec eval {tmp_path / best}", "seed=1 --run "):  # fmt: skip
         assert said in done.output
     (tmp_path / "space.yaml").write_text("optimizer.learning_rate: 1e-4..1e-2:log")
     again = CliRunner().invoke(app, [*given, "--space", str(tmp_path / "space.yaml"), "--json"])
