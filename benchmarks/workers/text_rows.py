@@ -156,12 +156,15 @@ def to_auc(run: Run) -> list[dict]:
                 "theirs": curve,
                 "ours": own,
                 "ratio": goal["trained"] / own[-1]["trained"],
+                "reached": own[-1]["auc"] >= goal["auc"],
             }
         )
     ratios = [one["ratio"] for one in found]
     row = {
         "what": "time to the AUC within a list that sentence-transformers reaches in 5 minutes, the same lists (titles, genres)"
     }
+    # A ratio of one that was not reached is only a bound.
+    row["ours"] = f"reached in {sum(one['reached'] for one in found)} of {len(found)}"
     middle = [float(np.median(ratios)), min(ratios), max(ratios)]
     return [row | {"goal": "≥ 5", "ratio": {"wall": middle}, "rounds": len(found), "raw": found}]
 
