@@ -37,7 +37,11 @@ def left() -> tuple[set[str], set[str], set[str]]:
     """(threads of Python, children, sockets) of this process."""
     children, sockets = set(), set()
     for task in Path("/proc/self/task").iterdir():
-        children |= set((task / "children").read_text().split())
+        try:
+            children |= set((task / "children").read_text().split())
+        except OSError:
+            # A thread that ended meanwhile.
+            continue
     for handle in Path("/proc/self/fd").iterdir():
         try:
             sockets |= {target} if (target := os.readlink(handle)).startswith("socket:") else set()
