@@ -1,10 +1,16 @@
-"""Which evaluation's step is the best of a run, and when training stops for want of a better one."""
+"""Which evaluation's step is the best of a run, and when a run ends: for want of a better one, or at a step that went wrong."""
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobjrec.config import Evaluate, plain
+import numpy as np
+
+from mobjrec import checkpoint, conflicts
+from mobjrec.config import Config, Evaluate, plain
+from mobjrec.parts import Parts
+from mobjrec.report import not_finite
 
 # What makes the values of two evaluations comparable.
 RULE = ("select", "floors", "lists", "candidates")
@@ -71,3 +77,17 @@ def told(standing: Standing, evaluate: Evaluate, step: int, steps: int) -> list[
         floors = ", ".join(f"{key} >= {floor:g}" for key, floor in evaluate.floors.items())
         said.append(f"no evaluation met {floors}; the step that is kept misses by at most {standing.shortfall:.4g}")
     return said
+
+
+def ends(config: Config, logs: Mapping[str, Any], skipped: int) -> bool:
+    """Whether a run ends at a step: not finite, `skipped` before it in a row, or its weighting's problem not solved."""
+    if logs["finite"]:
+        return config.unsolved == "raise" and conflicts.unsolved(logs)
+    return skipped >= (config.non_finite_limit if config.non_finite == "skip" else 0)
+
+
+def why(parts: Parts, folder: Path, number: int, logs: Mapping[str, Any], rows: np.ndarray, skipped: int) -> str:
+    """The sentence on a run that `ends` at a step; folder: where its checkpoints lie."""
+    if logs["finite"]:
+        return conflicts.stopped(number, logs, parts.config, checkpoint.steps(folder))
+    return not_finite(parts, folder, number, logs, rows, skipped)

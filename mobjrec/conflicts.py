@@ -37,7 +37,8 @@ class Ends(NamedTuple):
 
 
 def numbers(names: Sequence[str], logs: Mapping[str, Any]) -> dict[str, Any]:
-    """A step's losses (NaN where absent), weights, and what its Gram matrix and residual say, by the record's keys.
+    """A step's numbers by the record's keys: losses (NaN where absent), weights, what its Gram matrix and residual say, and
+    the gradient's norm, learning rate and whether it was finite, where they are told.
 
     cosine/A/B where both gradients are there and not 0; min_norm: length of the shortest vector in the hull of the present
     objectives' gradients, 0 where no direction helps them all. Nothing of these in a step that compared no gradients.
@@ -54,7 +55,9 @@ def numbers(names: Sequence[str], logs: Mapping[str, Any]) -> dict[str, Any]:
         for a, b in combinations(np.flatnonzero(norms > 0), 2):
             found[f"cosine/{names[a]}/{names[b]}"] = float(gram[a, b] / norms[a] / norms[b])
         found["min_norm"] = min_norm(gram[np.ix_(present, present)])
-    return found | ({"residual": float(logs["residual"])} if "residual" in logs else {})
+    found |= {"residual": float(logs["residual"])} if "residual" in logs else {}
+    found |= {name: logs[name] for name in ("gradient_norm", "learning_rate") if name in logs}
+    return found | ({"finite": bool(logs["finite"])} if "finite" in logs else {})
 
 
 def min_norm(gram: np.ndarray) -> float:

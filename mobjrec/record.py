@@ -76,9 +76,9 @@ class Record:
         starts = starts_of(self.folder)
         now = {"step": step, "command": list(command), "overridden": dict(overridden), **environment()}
         with _written(self.folder):
-            _replace(self.folder / "config.yaml", self._config)
+            replaced(self.folder / "config.yaml", self._config)
             self._starts = [*starts, now]
-            _replace(self.folder / "env.json", json.dumps(self._starts, indent=1))
+            replaced(self.folder / "env.json", json.dumps(self._starts, indent=1))
             (self.folder / "result.json").unlink(missing_ok=True)
             _cut(self.folder / "metrics.jsonl", step, again)
             self._rows = os.open(self.folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -115,7 +115,7 @@ class Record:
         """Seconds by stage over all starts, `clock` being those of this one; env.json keeps them where the disk takes it."""
         self._starts[-1]["timing"] = {stage: round(seconds, 2) for stage, seconds in clock.items()}
         with suppress(OSError):
-            _replace(self.folder / "env.json", json.dumps(self._starts, indent=1))
+            replaced(self.folder / "env.json", json.dumps(self._starts, indent=1))
         return timing(self._starts)
 
     def text(self, step: int, tag: str, markdown: str) -> None:
@@ -142,7 +142,7 @@ class Record:
         """
         plain = {name: _plain(value) for name, value in result.items()}
         with _written(self.folder):
-            _replace(self.folder / "result.json", json.dumps(plain, indent=1))
+            replaced(self.folder / "result.json", json.dumps(plain, indent=1))
 
     def close(self) -> None:
         """Close the files and free the folder; a second call does nothing."""
@@ -298,7 +298,8 @@ def _written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def replaced(path: Path, text: str) -> None:
+    """Put a text in the place of a file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -330,7 +331,7 @@ def _cut(path: Path, step: int, again: bool) -> None:
             keeps = False
         kept += [line] if keeps else []
     if b"".join(kept) != content:
-        _replace(path, b"".join(kept).decode())
+        replaced(path, b"".join(kept).decode())
 
 
 def _plain(value: Any) -> Any:

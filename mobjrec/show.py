@@ -92,8 +92,7 @@ def valid(record: list[dict[str, Any]], objectives: dict[str, Objective]) -> Gri
         pairs = [(row["step"], row[key]) for row in measured if row.get(key) is not None]
         if not pairs:
             continue
-        # Errors are the only metrics that fall as a model gets better.
-        best = min if name.endswith(("/rmse", "/log_loss", "/ece")) else max
+        best = min if name.rpartition("/")[2] in conflicts.ERRORS else max
         step, value = best(pairs, key=lambda pair: pair[1])
         grid.add_row(name, number(value), str(step), number(pairs[-1][1]), curve([v for _, v in pairs]))
     return grid

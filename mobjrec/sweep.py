@@ -66,7 +66,7 @@ def run(
         for split in swept.SPLITS:
             # What cannot be measured is told before hours of training.
             fronts.random_point(parts, split, metrics=columns)
-        (log.folder / "preferences.json").write_text(json.dumps(runs, indent=1), encoding="utf-8")
+        record.replaced(log.folder / "preferences.json", json.dumps(runs, indent=1))
         seal = checkpoint.sealed(log.folder / together.STACK, files=True)
         log.start(seal["step"] if seal else 0)
         warn_of(config, parts.objectives, parts.dataset)

@@ -3,7 +3,6 @@ of one plain multi-head model whose heads are mixed at request time.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from mobjrec import checkpoint, evaluate, fronts, resume
+from mobjrec import checkpoint, evaluate, fronts, record, resume
 from mobjrec.errors import RunFolderError, UserError
 from mobjrec.pareto import front, hypervolume, igd_plus, knee, nearest, spread
 from mobjrec.parts import Parts
@@ -193,9 +192,9 @@ def write(folder: Path, found: Mapping[str, Any], picture: str) -> None:
         on = {"front": name in found["front"]["plain"]}
         point = {split: found["plain"][split][at] for split in SPLITS}
         lines.append({"row": "plain", "run": found["plain"]["run"], **on, "preference": run["preference"], **point})
-    _replace(folder / "points.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    _replace(folder / "front.svg", picture)
-    _replace(folder / "sweep.json", json.dumps(found, indent=1))
+    record.replaced(folder / "points.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    record.replaced(folder / "front.svg", picture)
+    record.replaced(folder / "sweep.json", json.dumps(found, indent=1))
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -207,9 +206,3 @@ def read(folder: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged; remove it, and the same sweep measures its runs again") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -22,10 +22,9 @@ from mobjrec.data.sizes import Size
 from mobjrec.errors import NumericError, Stopped
 from mobjrec.link import Link
 from mobjrec.optimizers import averaged
-from mobjrec.parts import Parts, multiple_of, shares_candidates, sizes_of
-from mobjrec.report import not_finite
+from mobjrec.parts import Parts, multiple_of, sizes_of
 from mobjrec.state import TrainState, divide, join
-from mobjrec.step import Setting, make_step
+from mobjrec.step import make_step
 from mobjrec.stopping import stopping
 from mobjrec.types import Array, Batch, Tree
 
@@ -99,16 +98,7 @@ def restored(folder: Path, parts: Parts, preferences: np.ndarray, content: Mappi
 
 def mapped(parts: Parts) -> Callable[[TrainState, Tree, Array, Batch], tuple[TrainState, dict[str, Array]]]:
     """The compiled step (stacked state, frozen parameters, preferences [P, K], batch) -> (stacked state, logs [P, ...])."""
-    config = parts.config
-    setting = Setting(
-        seed=config.seed,
-        steps_per_epoch=parts.steps_per_epoch,
-        chunk_rows=config.batch.chunk_rows,
-        shared=shares_candidates(parts),
-        gram_at=train.gram_at(parts),
-        unit=config.weight_scale == "unit",
-        varying=False,
-    )
+    setting = train.setting(parts)._replace(varying=False)
 
     def one(state: TrainState, frozen: Tree, preference: Array, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         wished = setting._replace(preference=lambda key: preference)
@@ -194,23 +184,15 @@ def passed(
     skipped: np.ndarray,
 ) -> np.ndarray:
     """How many steps in a row were not finite, [P]. logs: one a run. NumericError as of `train.written`, naming the run."""
-    config, at = parts.config, folder / STACK
-    limit = config.non_finite_limit if config.non_finite == "skip" else 0
     for name, own, before in zip(names, logs, skipped.tolist(), strict=True):
-        if not own["finite"] and before >= limit:
-            raise NumericError(f"{name}: {not_finite(parts, at, number, own, rows, before)}")
-        if own["finite"] and config.unsolved == "raise" and conflicts.unsolved(own):
-            raise NumericError(f"{name}: {conflicts.stopped(number, own, config, checkpoint.steps(at))}")
+        if choice.ends(parts.config, own, before):
+            raise NumericError(f"{name}: {choice.why(parts, folder / STACK, number, own, rows, before)}")
     return np.where([own["finite"] for own in logs], 0, skipped + 1)
 
 
 def row_of(names: Sequence[str], logs: Sequence[Mapping[str, Any]], numbers: Mapping[str, float]) -> dict[str, Any]:
     """A step's row of the sweep's record: for each value of `train.written` a list, one entry a run, null where it has none."""
-    told = [
-        conflicts.numbers(names, own)
-        | {name: own[name] for name in ("gradient_norm", "learning_rate", "finite") if name in own}
-        for own in logs
-    ]
+    told = [conflicts.numbers(names, own) for own in logs]
     keys = dict.fromkeys(key for own in told for key in own)
     return {key: [own.get(key) for own in told] for key in keys} | dict(numbers)
 

@@ -22,7 +22,7 @@ from mobjrec.link import Link
 from mobjrec.optimizers import averaged
 from mobjrec.parts import Parts, assemble, multiple_of, shares_candidates, sizes_of
 from mobjrec.reading import warn_of
-from mobjrec.report import not_finite, ranked_lists
+from mobjrec.report import ranked_lists
 from mobjrec.saving import Saver
 from mobjrec.state import TrainState
 from mobjrec.step import Setting, make_step
@@ -198,18 +198,23 @@ def fed(parts: Parts, sizes: tuple[Size, ...], multiple: int, start: int, stop: 
 
 def mapped_step(parts: Parts, devices: Mesh) -> Callable:
     """The compiled step of these parts on these devices."""
-    config, shared, draw = parts.config, shares_candidates(parts), parts.preference
-    setting = Setting(
+    own = setting(parts)
+    step = make_step(parts.model, parts.objectives, parts.weighting, parts.optimizer, own)
+    return mesh.mapped(step, devices, own.shared, parts.config.parallel.map)
+
+
+def setting(parts: Parts) -> Setting:
+    """What the step of these parts is made of beside its functions."""
+    config, draw = parts.config, parts.preference
+    return Setting(
         seed=config.seed,
         steps_per_epoch=parts.steps_per_epoch,
         chunk_rows=config.batch.chunk_rows,
-        shared=shared,
+        shared=shares_candidates(parts),
         gram_at=gram_at(parts),
         unit=config.weight_scale == "unit",
         preference=draw and (lambda key: draw(key, len(parts.objectives))),
     )
-    step = make_step(parts.model, parts.objectives, parts.weighting, parts.optimizer, setting)
-    return mesh.mapped(step, devices, shared, config.parallel.map)
 
 
 def unmet(batch: Batch, met: set[tuple]) -> bool:
@@ -262,23 +267,15 @@ def written(
     NumericError where the config does not say to pass over it, or over so many, or to count problems that are not solved.
     """
     logs = jax.device_get(logs)
-    values = conflicts.numbers(list(parts.objectives), logs)
-    values |= {name: logs[name] for name in ("gradient_norm", "learning_rate") if name in logs}
-    values |= {"finite": bool(logs["finite"]), **numbers}
+    values = conflicts.numbers(list(parts.objectives), logs) | numbers
     if numbers["cells"]:
         values["padding"] = 1 - numbers["tokens"] / numbers["cells"]
     log.write(number, "train", {**values, "lists_per_second": len(rows) / max(numbers["seconds"], 1e-9)})
     view.step(number, {name: values[f"loss/{name}"] for name in parts.objectives})
-    if logs["finite"]:
-        if parts.config.unsolved == "count" or not conflicts.unsolved(logs):
-            return 0
+    if choice.ends(parts.config, logs, skipped):
         saver.settle()
-        raise NumericError(conflicts.stopped(number, logs, parts.config, checkpoint.steps(log.folder)))
-    limit = parts.config.non_finite_limit if parts.config.non_finite == "skip" else 0
-    if skipped < limit:
-        return skipped + 1
-    saver.settle()
-    raise NumericError(not_finite(parts, log.folder, number, logs, rows, skipped))
+        raise NumericError(choice.why(parts, log.folder, number, logs, rows, skipped))
+    return 0 if logs["finite"] else skipped + 1
 
 
 def due(number: int, every: Every | Pace | None, parts: Parts, since: float | None = None) -> bool:

@@ -84,7 +84,7 @@ def run(
             study.tell(trial, told["values"], state)
             say(f"{name}: {line(trial.params, told, metrics)}")
         found = summary(study, metrics)
-        (log.folder / "trials.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        record.replaced(log.folder / "trials.json", json.dumps(found, indent=1))
     return found
 
 
@@ -142,7 +142,7 @@ def remembered(log: record.Record, about: Mapping[str, Any]) -> None:
                 )
     elif log.previous is not None:
         raise RunFolderError(f"{folder} holds a run that is no search; name another folder (--run)")
-    path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    record.replaced(path, json.dumps(about, indent=1))
 
 
 def kept_study(optuna: Any, folder: Path, count: int) -> Any:
